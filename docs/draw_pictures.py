@@ -1,4 +1,4 @@
-"""Draw the pictures of docs/augmentations.md and docs/degradations.md: `python docs/draw_pictures.py`.
+"""Draw the pictures of docs/augmentations.md, docs/degradations.md and docs/curves.md: `python docs/draw_pictures.py`.
 
 Those of augmentations are by the code that makes training images.
 
@@ -12,6 +12,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import draw_curves
 import numpy as np
 import torch
 from PIL import Image
@@ -169,10 +170,12 @@ def main() -> None:
         make_occluders(Path(occluders), list(TODAYS_FORMS), [10, 30, 50, 70, 90], number=3, report=lambda line: None)
         for name, tiles in pictures(occluders).items():
             captions, images = zip(*tiles, strict=True)
-            sheet = contact_sheet(torch.stack(images), captions, [], min(COLUMNS, len(images)))
+            sheet = contact_sheet(torch.stack(images), captions, min(COLUMNS, len(images)))
             Image.open(io.BytesIO(sheet)).save(folder / f"{name}.jpg", quality=88)
             print(folder / f"{name}.jpg")
         draw_sheets(folder, occluders)
+        for path in draw_curves.draw(folder, Path(occluders) / "runs"):
+            print(path)
 
 
 if __name__ == "__main__":

@@ -95,14 +95,17 @@ def test_the_job_files_in_the_documents_are_jobs(tmp_path):
         assert read_queue_job(path).completed()[key] == said.get(key, "resnet18")
 
 
-def test_the_pictures_of_augmentations_and_degradations_are_current(tmp_path):
+def test_the_pictures_of_the_documents_are_current(tmp_path):
     """Within what another version of a library may change; the script draws them by the code of the training."""
     script = [sys.executable, str(REPOSITORY / "docs/draw_pictures.py"), str(tmp_path / "drawn")]
     subprocess.run(script, check=True, capture_output=True)
-    drawn, kept = ({path.name: path for path in folder.glob("*.jpg")} for folder in (tmp_path / "drawn", PICTURES))
+    drawn, kept = (
+        {path.name: path for kind in ("*.jpg", "curves-*.png") for path in folder.glob(kind)}
+        for folder in (tmp_path / "drawn", PICTURES)
+    )
     assert drawn.keys() == kept.keys()
-    pages = [(PICTURES.parent / name).read_text() for name in ("augmentations.md", "degradations.md")]
-    assert kept.keys() == set(re.findall(r"pictures/(.*?\.jpg)", "".join(pages)))
+    pages = [(PICTURES.parent / name).read_text() for name in ("augmentations.md", "degradations.md", "curves.md")]
+    assert kept.keys() == set(re.findall(r"pictures/(.*?\.(?:jpg|png))", "".join(pages)))
     assert all(path.stat().st_size < 150_000 for path in PICTURES.glob("degraded-*"))
     for name in drawn:
         new, old = (np.asarray(Image.open(path)).astype(int) for path in (drawn[name], kept[name]))

@@ -10,7 +10,9 @@ from accel_trainer.degradations.degradation import Condition, Pixels, degrade_by
 
 WIDTH = 1000
 GAP, LINE, FONT_SIZE = 4, 17, 13
-PAPER, INK = (255, 255, 255), (40, 40, 40)
+# Below a row, so that what stands above the next one is seen to be of that.
+ROW_GAP = 10
+PAPER, INK, PALE_INK = (255, 255, 255), (40, 40, 40), (110, 110, 110)
 
 
 def contact_sheet(image: Pixels, conditions: Sequence[Condition], image_id: str, *, width: int = WIDTH) -> Image.Image:
@@ -24,8 +26,8 @@ def contact_sheet(image: Pixels, conditions: Sequence[Condition], image_id: str,
     tile = (width - GAP) // columns - GAP
     if tile > len(image):
         tile = len(image) * (tile // len(image))
-    down = 2 * LINE + tile + GAP
-    sheet = Image.new("RGB", (width, len(rows) * down + GAP), PAPER)
+    down = 2 * LINE + tile + ROW_GAP
+    sheet = Image.new("RGB", (width, len(rows) * down), PAPER)
     pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(FONT_SIZE)
     for number, row in enumerate(rows):
         top = number * down
@@ -33,7 +35,7 @@ def contact_sheet(image: Pixels, conditions: Sequence[Condition], image_id: str,
         pen.text((GAP, top + 1), f"{degradation.name}: {degradation.what}", INK, font)
         for column, (condition, pixels) in enumerate(degrade_by_each(image, row, image_id)):
             left = GAP + column * (tile + GAP)
-            pen.text((left, top + LINE), condition.level_text, INK, font)
+            pen.text((left, top + LINE), condition.level_text, PALE_INK, font)
             how = Image.Resampling.NEAREST if tile >= len(image) else Image.Resampling.LANCZOS
             sheet.paste(Image.fromarray(pixels).resize((tile, tile), how), (left, top + 2 * LINE))
     return sheet

@@ -123,11 +123,10 @@ def curves_of_groups(groups: Sequence[Group], histories: Mapping[int, History], 
 
 def group_name(group: Group) -> str:
     """What distinguishes a group: 'resnet18, lr 0.1'. A word needs no name of its parameter."""
-    names = shortest_suffixes(group.levels)
-    words = [
-        value if isinstance(value, str) else f"{names[key]} {format_value(value)}"
-        for key, value in group.levels.items()
-    ]
+    names, words = shortest_suffixes(group.levels), list[str]()
+    for key, value in group.levels.items():
+        level = value[0] if isinstance(value, list) and len(value) == 1 else value
+        words.append(level if isinstance(level, str) else f"{names[key]} {format_value(level)}")
     return ", ".join(words) or group.name
 
 

@@ -8,11 +8,14 @@ from typing import Any
 from accel_trainer.core.text import one_line
 
 FORMATS = ("table", "csv", "json", "markdown", "latex")
-# Of LaTeX's characters those that mean something else there.
+# Of LaTeX's characters those that mean something else there, or look so: its first encoding has another sign for <.
 _SPECIAL = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
     **{character: f"\\{character}" for character in "&%$#_{}"},
 }
 
@@ -37,7 +40,10 @@ def as_markdown(header: Sequence[str], rows: Sequence[Sequence[Any]], decimals: 
 def as_latex(header: Sequence[str], rows: Sequence[Sequence[Any]], decimals: Sequence[int]) -> str:
     r"""A tabular with the rules of booktabs, whose package the document loads. decimals: as of `as_markdown`."""
     columns = "".join("r" if is_number else "l" for is_number in _are_numbers(header, rows))
-    body = [list(map(_escaped, shown_cells(row, decimals, "--"))) for row in rows]
+    body = [
+        [_with_minus(text) if _is_negative(value) else _escaped(text) for value, text in zip(row, shown, strict=True)]
+        for row, shown in zip(rows, (shown_cells(row, decimals, "--") for row in rows), strict=True)
+    ]
     lines = [
         rf"\begin{{tabular}}{{{columns}}}",
         r"\toprule",
@@ -52,6 +58,15 @@ def as_latex(header: Sequence[str], rows: Sequence[Sequence[Any]], decimals: Seq
 
 def _latex_row(cells: Sequence[str]) -> str:
     return f"{' & '.join(cells)} \\\\"
+
+
+def _is_negative(value: Any) -> bool:
+    return isinstance(value, int | float) and value < 0
+
+
+def _with_minus(text: str) -> str:
+    """A negative number, whose sign would else be a hyphen."""
+    return f"$-${text.removeprefix('-')}"
 
 
 def _escaped(text: str) -> str:

@@ -72,7 +72,7 @@ class Description:
 
     def _write_sample_inputs(self) -> None:
         if self.start.differences or not (self.run.has_run and self.run.sample_inputs.exists()):
-            sheet = render_preview(self.components.train_reader, self.components.sampling)
+            sheet = render_preview(self.components.train_reader, self.components.sampling, name=self.job.name or "")
             self.run.write(self.run.sample_inputs, sheet)
 
     def log(self, progress: Progress) -> None:

@@ -2,9 +2,12 @@
 
 import csv
 import io
+import itertools
 import json
+import random
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from typer.testing import CliRunner, Result
 
@@ -134,3 +137,43 @@ def test_a_run_is_there_once_and_one_that_never_began_too() -> None:
     (row,) = [row for row in rows if row["job"] == "broken"]
     assert (row["state"], row["best"], row["architecture"]) == ("failed", None, None)
     assert compare("models/resnet18/broken").exit_code == 0
+
+
+def test_groups_of_a_whole_design_are_those_of_pandas() -> None:
+    """Two architectures, with and without occlusion, three seeds: as read from the files of the runs."""
+    numbers = random.Random(4)
+    for architecture, visibility, seed in itertools.product(("cornet_z", "small_cnn"), (100, 40), (0, 1, 2)):
+        occlusion = {"occluder_dir": "occluders", "form": "mudSplash", "visibility": visibility}
+        job = Job(
+            architecture=architecture, name=f"{architecture}-{visibility}-{seed}", seed=seed, num_epochs=3,
+            Occlusion=occlusion, model_dir=f"design/{architecture}-{visibility}-{seed}",
+        )  # fmt: skip
+        run = RunFolder(job.run_path)
+        run.create()
+        run.config.write_text(json.dumps({**job.completed(), "primary_metric": "acc1"}))
+        run.environment.write_text(json.dumps({"job": job.name}))
+        write_status(run, Status(state=RunState.FINISHED))
+        rows = [
+            f"{epoch},{split},{numbers.random()},{numbers.uniform(50, 99)},99,0.1,100,1"
+            for epoch in (1, 2, 3)
+            for split in ("train", "val")
+        ]
+        run.performance.write_text("\n".join((HEADER, *rows)) + "\n")
+    frames = []
+    for path in Path("design").rglob("performance.csv"):
+        config = json.loads(path.with_name("config.json").read_text())
+        about = {"architecture": config["architecture"], "visibility": json.dumps(config["Occlusion"]["visibility"])}
+        frames.append(pd.read_csv(path).assign(**about, run=str(path)))
+    rows_of_all = pd.concat(frames)
+    best = rows_of_all[rows_of_all.split == "val"].sort_values("acc1").groupby("run").tail(1)
+    assert best.shape[0] == 12
+    theirs = best.groupby(["architecture", "visibility"])[["acc1", "loss"]].agg(["count", "mean", "std"])
+    result = compare("design", "--group-by", "architecture,visibility", "--metric", "acc1,loss", "--format", "csv")
+    assert result.stderr == ""
+    own = pd.read_csv(io.StringIO(result.stdout), index_col=[0, 1])
+    assert len(own) == len(theirs) == 4
+    for (architecture, visibility), row in own.iterrows():
+        for metric in ("acc1", "loss"):
+            expected = theirs.loc[(architecture, visibility), metric]
+            found = row[[f"{metric} n", f"{metric} mean", f"{metric} sd"]]
+            assert found.to_list() == pytest.approx(expected.to_list(), rel=1e-9)

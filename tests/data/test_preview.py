@@ -14,7 +14,7 @@ from accel_trainer.config import Job
 from accel_trainer.data.augment.mixing import MixedLabels
 from accel_trainer.data.batch_plan import BatchPlan
 from accel_trainer.data.loader import Batch
-from accel_trainer.data.preview import _captions, _fitted, contact_sheet, render_preview
+from accel_trainer.data.preview import Sheet, _captions, _fitted, _wrapped, contact_sheet, render_preview
 from accel_trainer.training.build import TrainingData, training_data
 
 MakeJob = Callable[..., Job]
@@ -41,14 +41,27 @@ def opened(png: bytes) -> Pixels:
         return np.asarray(image)
 
 
-def tile_at(sheet: Pixels, row: int, column: int, tile: int) -> Pixels:
-    """uint8 (3, tile, tile)."""
-    top, left = LINE + row * (tile + LINE + GAP), GAP + column * (tile + GAP)
-    return sheet[top : top + tile, left : left + tile].transpose(2, 0, 1)
+class Layout:
+    """Where the tiles of a sheet are: below a heading and titles, each above its caption and as many lines of notes as
+    one has at most."""
 
+    def __init__(self, sheet: Pixels, rows: int, columns: int, tile: int, *, titles: bool = False) -> None:
+        self.sheet, self.tile, self.top = sheet, tile, LINE * (1 + titles)
+        self.down, rest = divmod(len(sheet) - self.top - GAP, rows)
+        self.notes, part = divmod(self.down - tile - LINE - GAP, LINE)
+        assert (rest, part) == (0, 0)
+        assert 0 <= self.notes <= 4
+        assert sheet.shape[1] == columns * (tile + GAP) + GAP
 
-def sheet_size(rows: int, columns: int, tile: int) -> tuple[int, ...]:
-    return (LINE + rows * (tile + LINE + GAP) + GAP, columns * (tile + GAP) + GAP, 3)
+    def at(self, row: int, column: int) -> Pixels:
+        """uint8 (3, tile, tile)."""
+        top, left = self.top + row * self.down, GAP + column * (self.tile + GAP)
+        return self.sheet[top : top + self.tile, left : left + self.tile].transpose(2, 0, 1)
+
+    def has_ink(self, row: int, column: int, line: int = 0) -> bool:
+        """Whether there are words in a line below a tile."""
+        top = self.top + row * self.down + self.tile + line * LINE
+        return ink(self.sheet, top, GAP + column * (self.tile + GAP), self.tile)
 
 
 def first_batch(parts: TrainingData, epoch: int = 1) -> Batch:
@@ -89,7 +102,7 @@ def test_the_picture_does_not_depend_on_processes_and_accumulation(make_job: Mak
     ("given", "rows", "columns"),
     [
         ({}, 8, 4),
-        ({"batch_size": 6}, 2, 4),
+        ({"batch_size": 6, "transform_type": "none"}, 2, 4),
         ({"batch_size": 3}, 1, 4),
         ({"num_views": 2}, 8, 2),
         ({"num_views": 2, "batch_size": 6}, 3, 2),
@@ -104,28 +117,26 @@ def test_rows_are_images_and_columns_are_views_or_frames(
 ) -> None:
     parts = parts_of(**given)
     sheet = opened(render_preview(parts.train_reader, parts.sampling))
-    assert sheet.shape == sheet_size(rows, columns, tile=96)
+    layout = Layout(sheet, rows, columns, 224, titles=parts.train_reader.views.num_views > 1)
     images = seen(first_batch(parts))
     for row, column in {(0, 0), (0, columns - 1), (rows - 1, 0)}:
         number = row * columns + column
         if number < len(images):
-            np.testing.assert_array_equal(
-                tile_at(sheet, row, column, 96), images[number].repeat(6, axis=1).repeat(6, axis=2)
-            )
+            np.testing.assert_array_equal(layout.at(row, column), images[number].repeat(14, axis=1).repeat(14, axis=2))
 
 
-@pytest.mark.parametrize(("size", "enlarged"), [(96, 1), (97, 1), (48, 2), (95, 2), (50, 2), (33, 3), (8, 12)])
+@pytest.mark.parametrize(("size", "enlarged"), [(224, 1), (225, 1), (112, 2), (223, 2), (33, 7), (8, 28)])
 def test_tiles_have_the_pixels_of_the_batch_each_repeated_where_they_are_small(
     parts_of: Callable[..., TrainingData], size: int, enlarged: int
 ) -> None:
     parts = parts_of(image_size=size, batch_size=5, randomerase="random")
     sheet = opened(render_preview(parts.train_reader, parts.sampling))
     tile = size * enlarged
-    assert sheet.shape == sheet_size(2, 4, tile)
+    layout = Layout(sheet, 2, 4, tile)
     for number, image in enumerate(seen(first_batch(parts))):
         expected = image.repeat(enlarged, axis=1).repeat(enlarged, axis=2)
-        np.testing.assert_array_equal(tile_at(sheet, number // 4, number % 4, tile), expected)
-    assert (tile_at(sheet, 1, 3, tile) == 255).all()  # there is no eighth image
+        np.testing.assert_array_equal(layout.at(number // 4, number % 4), expected)
+    assert (layout.at(1, 3) == 255).all()  # there is no eighth image
 
 
 @pytest.mark.parametrize("mixing", [{"cutmix": True}, {"mixup": True}])
@@ -133,11 +144,12 @@ def test_tiles_have_the_pixels_of_the_batch_each_repeated_where_they_are_small(
 def test_mixtures_are_those_of_the_batch_where_only_part_is_rendered(
     parts_of: Callable[..., TrainingData], mixing: dict[str, Any], batch_size: int
 ) -> None:
-    parts = parts_of(image_size=96, batch_size=batch_size, **mixing)
+    parts = parts_of(image_size=224, batch_size=batch_size, **mixing)
     sheet = opened(render_preview(parts.train_reader, parts.sampling))
+    layout = Layout(sheet, 2 if batch_size == 6 else 8, 4, 224)
     images = seen(first_batch(parts))
     for number in (0, 1, 5):
-        difference = tile_at(sheet, number // 4, number % 4, 96).astype(int) - images[number]
+        difference = layout.at(number // 4, number % 4).astype(int) - images[number]
         assert np.abs(difference).max() == 0
 
 
@@ -157,12 +169,21 @@ def ink(sheet: Pixels, top: int, left: int, width: int) -> bool:
 
 def test_every_tile_has_a_caption_and_every_column_of_views_a_title(parts_of: Callable[..., TrainingData]) -> None:
     parts = parts_of(num_views=3, batch_size=6)
-    sheet = opened(render_preview(parts.train_reader, parts.sampling))
+    sheet = opened(render_preview(parts.train_reader, parts.sampling, name="a job"))
+    layout = Layout(sheet, 2, 3, 224, titles=True)
+    assert ink(sheet, 0, GAP, 96)  # the name of the job
     for column in range(3):
-        left = GAP + column * (96 + GAP)
-        assert ink(sheet, 0, left, 96)
-        for row in range(2):
-            assert ink(sheet, LINE + row * (96 + LINE + GAP) + 96, left, 96)
+        assert ink(sheet, LINE, GAP + column * (224 + GAP), 96)
+        assert all(layout.has_ink(row, column) for row in range(2))
+
+
+def test_what_was_drawn_stands_below_each_view(parts_of: Callable[..., TrainingData]) -> None:
+    parts = parts_of(batch_size=4)
+    layout = Layout(opened(render_preview(parts.train_reader, parts.sampling)), 1, 4, 224)
+    assert layout.notes >= 1
+    assert all(layout.has_ink(0, column, line=1) for column in range(4))
+    plain = parts_of(batch_size=4, transform_type="none")
+    assert Layout(opened(render_preview(plain.train_reader, plain.sampling)), 1, 4, 224).notes == 0
 
 
 def test_captions_are_the_names_of_classes() -> None:
@@ -179,8 +200,9 @@ def test_frames_of_a_clip_have_the_caption_of_the_clip(
 ) -> None:
     told: dict[str, Any] = {}
 
-    def note(tiles: torch.Tensor, captions: list[str], titles: list[str], columns: int) -> bytes:
-        told.update(tiles=len(tiles), captions=captions, titles=titles, columns=columns)
+    def note(tiles: torch.Tensor, captions: list[str], columns: int, sheet: Sheet) -> bytes:
+        assert len(sheet.notes) == len(tiles)
+        told.update(tiles=len(tiles), captions=captions, titles=sheet.titles, columns=columns, heading=sheet.heading)
         return b""
 
     monkeypatch.setattr("accel_trainer.data.preview.contact_sheet", note)
@@ -197,10 +219,11 @@ def test_frames_of_a_clip_have_the_caption_of_the_clip(
             "captions": [str(x) for x in labels for _ in range(3)],
             "titles": titles,
             "columns": 3,
+            "heading": "epoch 1",
         }
     single = parts_of(batch_size=6)
-    render_preview(single.train_reader, single.sampling, epoch=7)
-    assert (told["titles"], told["columns"]) == (["epoch 7"], 4)
+    render_preview(single.train_reader, single.sampling, epoch=7, name="a job")
+    assert (told["titles"], told["columns"], told["heading"]) == ([], 4, "a job, epoch 7")
 
 
 @pytest.mark.parametrize("text", ["", "7", "a" * 200, "the name of a class that nobody can read in so little room"])
@@ -222,5 +245,17 @@ def test_a_caption_that_is_too_long_is_cut_to_fit(text: str, width: int) -> None
 
 def test_names_with_any_characters_can_be_drawn() -> None:
     tiles = torch.zeros(2, 3, 100, 100, dtype=torch.uint8)
-    sheet = opened(contact_sheet(tiles, ["Ünïcödé 犬 🐶", "a\nb"], ["epoch 1"], 4))
-    assert sheet.shape == sheet_size(1, 4, 100)
+    sheet = opened(contact_sheet(tiles, ["Ünïcödé 犬 🐶", "a\nb"], 4, Sheet("epoch 1")))
+    Layout(sheet, 1, 4, 100)
+
+
+def test_notes_are_wrapped_at_words_and_cut_after_four_lines() -> None:
+    from PIL import ImageFont
+
+    font = ImageFont.load_default(12)
+    assert _wrapped("", 100, font) == []
+    lines = _wrapped(" ".join(["crop 20x25 at 3,1,"] * 20), 120, font)
+    assert len(lines) == 4
+    assert lines[-1].endswith("…")
+    assert all(font.getlength(line) <= 120 for line in lines)
+    assert _wrapped("crop 2x3 at 0,1, flipped", 500, font) == ["crop 2x3 at 0,1, flipped"]
