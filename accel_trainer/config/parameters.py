@@ -268,6 +268,8 @@ class WandbParameters(Section):
     """User or team; absent: your default."""
     group: Annotated[str | None, LABEL] = None
     """Group of runs; absent: one of the runs that differ in the seed alone, such as `resnet18-digits-3f2a1b`."""
+    job_type: Annotated[str, Field(min_length=1, max_length=64), LABEL] = "train"
+    """What kind of run it is; the jobs that `accel-train sweep` makes have `sweep`, evaluations `evaluate`."""
     tags: Annotated[list[Annotated[str, Field(min_length=1, max_length=64)]], LABEL] = []
     """Tags of the run, of up to 64 characters."""
     mode: Annotated[Literal["online", "offline", "disabled"] | None, LABEL] = None
@@ -290,7 +292,7 @@ class RunParameters(Section):
     trackers: Annotated[list[str], RUN] = ["wandb"]
     """Where to log, by the names that Accelerate knows (`wandb`, `tensorboard`, ...); `[]`: nowhere."""
     wandb: Annotated[WandbParameters, WithoutNulls, LABEL] = WandbParameters()
-    """Settings of Weights & Biases: `project`, `entity`, `group`, `tags`, `mode`, `artifact`, `histograms`,
+    """Settings of Weights & Biases: `project`, `entity`, `group`, `job_type`, `tags`, `mode`, `artifact`, `histograms`,
     `save_code`."""
     log_every_steps: Annotated[NonNegative, RUN.but(training_only=True)] = 0
     """Tell the trackers of every n-th optimizer step too: the training's loss and scores since the row before, over all

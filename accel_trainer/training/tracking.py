@@ -136,7 +136,7 @@ class Tracking:
         mode = wandb_mode(job) if self._needs_core else "disabled"
         about = self._about
         group = job.wandb.group or about.replicates
-        settings = wandb_run.settings(job, run, id_=about.id_, name=job.name, group=group, job_type="train")
+        settings = wandb_run.settings(job, run, id_=about.id_, name=job.name, group=group, job_type=job.wandb.job_type)
         if self._needs_core:
             self._rows.read_wandb(run.path / "wandb", self._about.id_)
             for file, keys in settings_obeyed():

@@ -566,7 +566,7 @@ def test_degraded_images_are_series_over_epochs_and_a_table_once_each(run: RunFo
 
 def test_the_configuration_on_wandb_is_what_a_dashboard_filters_by(run: RunFolder, make_job: MakeJob) -> None:
     run.environment.write_text(json.dumps({"parameters": 17, "attempts": [{"host": "node", "git_commit": "abc"}]}))
-    job = make_job(trackers=["wandb"], wandb={"mode": "offline"}, priority=3, retries=2, seed=4)
+    job = make_job(trackers=["wandb"], wandb={"mode": "offline", "job_type": "pilot"}, priority=3, retries=2, seed=4)
     records = records_of_wandb(attempt(run, job, [], {1: 50.0}))
     config: dict[str, Any] = {}
     for record in records:
@@ -575,7 +575,7 @@ def test_the_configuration_on_wandb_is_what_a_dashboard_filters_by(run: RunFolde
     assert (config["queue"], config["git"]["commit"], config["environment"]["host"]) == ("queue", "abc", "node")
     assert not {"priority", "retries", "trackers", "wandb", "model_dir", "num_workers"} & config.keys()
     (about,) = [record["run"] for record in records if record["type"] == "run"]
-    assert (about["run_group"], about["job_type"]) == ("replicates", "train")
+    assert (about["run_group"], about["job_type"]) == ("replicates", "pilot")
 
 
 def test_runs_that_differ_in_the_seed_alone_are_one_group(make_job: MakeJob) -> None:

@@ -163,7 +163,7 @@ def _assign_run_folder(given: dict[str, Any], base_name: str, name: str) -> None
 
 
 def _assign_group(given: dict[str, Any], sweep: str, settings: Settings) -> None:
-    """One group in Weights & Biases for the sweep, with a tag for each of its values."""
+    """One group in Weights & Biases for the sweep, of that job type, with a tag for each of its values."""
     section = given.get("wandb") or {}
     tags = (section.get("tags") or []) if isinstance(section, dict) else None
     if not isinstance(tags, list):  # is refused
@@ -172,7 +172,7 @@ def _assign_group(given: dict[str, Any], sweep: str, settings: Settings) -> None
     own = [_tag(sweep), *(_tag(f"{labels[key]}={format_value(value)}") for key, value in settings.items())]
     tags = [*tags, *(tag for tag in own if tag not in tags)]
     group = section.get("group") if "wandb.group" in settings or "wandb" in settings else None
-    given["wandb"] = {**section, "group": group or sweep, "tags": tags}
+    given["wandb"] = {"job_type": "sweep", **section, "group": group or sweep, "tags": tags}
 
 
 def _tag(text: str) -> str:

@@ -200,13 +200,14 @@ def test_a_sweep_may_start_from_the_job_that_it_is_made_from() -> None:
 
 def test_jobs_of_a_sweep_are_a_group_with_a_tag_for_each_value() -> None:
     (job, _) = jobs("optimizer_args.lr=0.1", "seed=0,1", sweep="search", wandb={"project": "p", "tags": ["mine"]})
-    assert (job.wandb.project, job.wandb.group) == ("p", "search")
+    assert (job.wandb.project, job.wandb.group, job.wandb.job_type) == ("p", "search", "sweep")
     assert job.wandb.tags == ["mine", "search", "lr=0.1", "seed=0"]
 
 
 def test_a_group_of_ones_own_is_set_in_the_sweep() -> None:
     assert {job.wandb.group for job in jobs("seed=0,1", wandb={"group": "g"})} == {"base"}
     assert {job.wandb.group for job in jobs("seed=0,1", "wandb.group=g")} == {"g"}
+    assert {job.wandb.job_type for job in jobs("seed=0,1", wandb={"job_type": "pilot"})} == {"pilot"}
     assert [job.wandb.tags for job in jobs('wandb.tags=["a"],["b","base"]')] == [
         ["a", "base", 'tags=["a"]'],
         ["b", "base", 'tags=["b", "base"]'],
