@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from accel_trainer.core.errors import UserError
+from accel_trainer.core.errors import SetupUnusable, UserError
 from accel_trainer.core.text import first_line
 from accel_trainer.export.folder import CONFIG, files_in, read_own
 
@@ -32,7 +32,10 @@ def upload_of(folder: Path) -> Upload:
 
 
 def push(upload: Upload, repository: str, *, is_private: bool) -> str:
-    """Make the repository, if there is none, and upload the files in one commit; its address. Raises UserError."""
+    """Make the repository, if there is none, and upload the files in one commit; its address.
+
+    Raises UserError for what the hub refuses, and SetupUnusable where it is not reached.
+    """
     from huggingface_hub import HfApi
 
     api = HfApi()
@@ -45,6 +48,14 @@ def push(upload: Upload, repository: str, *, is_private: bool) -> str:
             commit_message="Upload of accel-train push",
         )
     except Exception as error:  # of the network, the hub and its login, in every way there is
+        if _is_of_the_network(error):
+            raise SetupUnusable(f"{repository}: the hub is not reached: {first_line(error)}") from error
         hint = "log in with `hf auth login`, or set HF_TOKEN, with the right to write there"
         raise UserError(f"{repository}: {first_line(error)}", hint=hint) from error
     return f"{api.endpoint}/{repository}"
+
+
+def _is_of_the_network(error: Exception) -> bool:
+    """Whether nobody has answered. Which client of HTTP the hub's library has differs among its versions."""
+    names = {kind.__name__ for kind in type(error).__mro__}
+    return isinstance(error, ConnectionError | TimeoutError) or bool(names & {"TransportError", "ConnectionError"})

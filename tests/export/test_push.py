@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 from accel_trainer import Run
 from accel_trainer.cli import app
+from accel_trainer.core.errors import SetupUnusable, UserError
 
 
 @pytest.fixture
@@ -64,3 +65,19 @@ def test_what_is_no_repository_and_no_export(tmp_path, calls, name: str, words: 
     result = run(tmp_path, name)
     assert words in str(result.exception)
     assert calls == []
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"), [(ConnectionRefusedError("no route"), SetupUnusable), (OSError("no token"), UserError)]
+)
+def test_whether_the_hub_refuses_or_is_away_is_told_apart(
+    exported: Path, calls, monkeypatch: pytest.MonkeyPatch, error: Exception, kind: type[Exception]
+) -> None:
+    def fail(self: object, repository: str, **given: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "create_repo", fail)
+    found = run(exported, "my-lab/birds").exception
+    assert type(found) is kind
+    assert str(error) in str(found)
+    assert ("hf auth login" in str(found)) == (kind is UserError)
