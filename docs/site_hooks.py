@@ -29,12 +29,12 @@ def _as_if_in_docs(text: str) -> str:
     """A file of the root, with its links as they are from docs/."""
 
     def moved(link: re.Match[str]) -> str:
-        target = link[3]
+        words, target = _LINK.sub(moved, link[2]), link[3]  # a picture may be a link
         if target.startswith(("https:", "#")):
-            return link[0]
+            return f"{link[1]}[{words}]({target})"
         inside = target.removeprefix("docs/")
         place = OF_ROOT.get(target, inside if inside != target else f"../{target}")
-        return f"{link[1]}[{link[2]}]({place})"
+        return f"{link[1]}[{words}]({place})"
 
     return _LINK.sub(moved, text)
 

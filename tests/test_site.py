@@ -3,11 +3,13 @@
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from html import unescape
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
+from chromium import Chromium, running_chromium
 from error_messages import messages
 from helpers import REPOSITORY
 
@@ -23,6 +25,39 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     built = subprocess.run(words, cwd=REPOSITORY, capture_output=True, text=True)
     assert built.returncode == 0, built.stdout + built.stderr
     return folder
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Chromium]:
+    with running_chromium() as started:
+        yield started
+
+
+SHOWN = "document.querySelector('article h1') !== null"
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(390, "dark"), (1280, "light")])
+def test_pages_fit_a_phone_and_a_screen_and_say_no_error(site, browser, width, scheme):
+    browser.look(width, scheme=scheme, is_phone=width < 600)
+    for name in ("index", "start", "queue", "parameters", "errors", "api", "compare", "internals"):
+        browser.open(site / f"{name}.html", ready=SHOWN)
+        browser.settle()
+        assert browser.said == [], name
+        assert [url for url in browser.asked if not url.startswith("file://")] == [], name
+        assert browser.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), name
+        is_dark = browser.evaluate("document.body.dataset.mdColorScheme") == "slate"
+        assert is_dark == (scheme == "dark"), name
+
+
+def test_a_search_finds_a_page(site, browser):
+    browser.look(1280)
+    browser.open(site / "index.html", ready=SHOWN)
+    browser.click("[data-md-component=search-query]")
+    browser.type("noise ceiling")
+    browser.press("ArrowLeft")  # it looks when a key goes up
+    found = "[...document.querySelectorAll('.md-search-result__link')].map(one => one.pathname.split('/').pop())"
+    browser.wait_for(f"({found}).includes('rsa.html')")
+    assert browser.said == []
 
 
 def test_every_document_is_a_page(site):

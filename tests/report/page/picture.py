@@ -4,7 +4,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from report.page.chromium import Chromium, find_chromium
+from chromium import Chromium, find_chromium
 from report.page.synthetic_runs import make_runs, write_people
 
 from accel_trainer.report.compare import compare

@@ -1,6 +1,5 @@
 """The page in Debian's Chromium: sorted, filtered, toggled, read by keyboard, without an error or a request."""
 
-import os
 import re
 import time
 from collections.abc import Iterator
@@ -9,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from chromium import Chromium, running_chromium
 from PIL import Image
-from report.page.chromium import NEEDED_VARIABLE, Chromium, find_chromium
 from report.page.picture import HEIGHT, WIDTH, draw
 from report.page.synthetic_runs import make_runs, write_people
 
@@ -28,11 +27,7 @@ EVIL = "</script><script>alert(1)</script>"
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Chromium]:
-    program = find_chromium()
-    if program is None:
-        assert NEEDED_VARIABLE not in os.environ, "there is no Chromium"
-        pytest.skip("needs Chromium")
-    with Chromium(program) as started:
+    with running_chromium() as started:
         yield started
 
 

@@ -8,9 +8,13 @@ import shutil
 import subprocess
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+
+import pytest
 
 NEEDED_VARIABLE = "ACCEL_TRAIN_NEED_BROWSER"
 NAMES = ("chromium", "chromium-browser", "google-chrome")
@@ -27,11 +31,24 @@ FLAGS = (
     "--force-color-profile=srgb",
 )
 TIMEOUT_S = 60
+# What the page of `accel-train compare --html` says of itself when it is drawn.
+OF_A_REPORT = "'ready' in (document.documentElement?.dataset ?? {})"
 
 
 def find_chromium() -> str | None:
     """The program, if there is one."""
     return next((path for name in NAMES if (path := shutil.which(name)) is not None), None)
+
+
+@contextmanager
+def running_chromium() -> Iterator["Chromium"]:
+    """A browser; without one the test is skipped, or fails where there has to be one."""
+    program = find_chromium()
+    if program is None:
+        assert NEEDED_VARIABLE not in os.environ, "there is no Chromium"
+        pytest.skip("needs Chromium")
+    with Chromium(program) as started:
+        yield started
 
 
 def _pipe() -> tuple[int, int]:
@@ -120,14 +137,14 @@ class Chromium:
             case {"method": "Page.loadEventFired"}:
                 self._is_loaded = True
 
-    def open(self, path: Path, choices: str = "") -> None:
-        """Show a file, with what stands after `#`, and wait until all of it is there."""
+    def open(self, path: Path, choices: str = "", ready: str = OF_A_REPORT) -> None:
+        """Show a file, with what stands after `#`, and wait until all of it is there. ready: what is true then."""
         self.said.clear()
         self.asked.clear()
         self.call("Page.navigate", url="about:blank")
         self._is_loaded = False
         self.call("Page.navigate", url=path.as_uri() + (f"#{choices}" if choices else ""))
-        self.wait_for("document.readyState === 'complete' && 'ready' in (document.documentElement?.dataset ?? {})")
+        self.wait_for(f"document.readyState === 'complete' && ({ready})")
 
     def evaluate(self, expression: str) -> Any:
         """The value of an expression of JavaScript. Raises RuntimeError for what it throws."""
