@@ -82,7 +82,7 @@ def evaluate(
         if is_own and job.knn_interval > 0:
             scores |= measuring.knn_scores(source)
     num_images = len(source.labels) - corrupt
-    if is_own and weights == "best" and parts.is_first and is_anchor(run):
+    if is_own and weights == "best" and measuring.is_first and is_anchor(run):
         row = PerformanceRow.measured(0, "val", scores, 0.0, num_images, time.monotonic() - began)
         _note(run, job, row, corrupt)
     return Evaluation(weights, epoch_of(path), name, num_images, corrupt, scores, measuring.other_inputs)
