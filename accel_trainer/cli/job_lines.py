@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -26,4 +27,6 @@ def with_line(problem: str) -> str:
 def _lines(file: Path) -> Mapping[str, tuple[Path, int]]:
     from accel_trainer.config.key_lines import lines_of_file
 
-    return lines_of_file(file) if file.is_file() else {}
+    with suppress(OSError):  # that it cannot be read may be what the line is about
+        return lines_of_file(file) if file.is_file() else {}
+    return {}

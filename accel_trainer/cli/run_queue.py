@@ -1,9 +1,7 @@
 """The verb that trains the jobs of a queue, here or in Slurm."""
 
-import os
 import sys
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -177,13 +175,22 @@ def run_queue(
 def _queue_to_run(folder: Path) -> QueueStore:
     """A queue that there is, or has its usual name; at a terminal, one that is made where that is wanted. Raises
     QueueUnusable: of a name that was mistyped it would be an empty one."""
-    if folder != DEFAULT_QUEUE and not on_disk(partial(os.path.lexists, folder), folder):
+    if folder != DEFAULT_QUEUE and not _is_there(folder):
         missing = no_queue_in(folder)
         if not (sys.stdin.isatty() and sys.stdout.isatty()):
             raise QueueUnusable(f"{missing}; `accel-train add` makes one")
         if not typer.confirm(f"{missing}\nMake an empty one?"):
             raise typer.Exit(QUEUE_UNUSABLE)
     return QueueStore(folder)
+
+
+def _is_there(folder: Path) -> bool:
+    """Whatever it is. Raises OSError where that cannot be known."""
+    try:
+        on_disk(folder.lstat, folder)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _gpu_memory() -> "GpuMemory":
