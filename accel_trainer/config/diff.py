@@ -49,8 +49,8 @@ def describe(changes: Changes) -> str:
 
 
 def values(changes: Changes) -> str:
-    """`num_epochs 4, optimizer_args.lr 0.01`: what is so now."""
-    return ", ".join(f"{name} {_shown(now)}" for name, _, now in single(changes))
+    """`num_epochs 4, optimizer_args.lr 0.01`: what is so now, without what is absent now."""
+    return ", ".join(f"{name} {_shown(now)}" for name, _, now in single(changes) if now is not None)
 
 
 def _shown(value: Any) -> str:
