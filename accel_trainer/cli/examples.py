@@ -83,10 +83,11 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "export models/resnet18/mine plain --format torchvision",
     ),
     "plot": ("plot models --y acc1,train/loss", "plot models --group-by architecture --out fig.pdf"),
+    "push": ("push shared my-lab/mine --dry-run",),
     "evaluate": (
         "evaluate models/resnet18/mine",
         "evaluate models/resnet18/mine --degrade noise blur",
-        "evaluate --architecture resnet50 --pretrained DEFAULT --dataset ILSVRC2012",
+        "evaluate --architecture resnet50 --pretrained DEFAULT",
     ),
     "measure": (
         "measure trials.parquet",
