@@ -1,4 +1,4 @@
-"""What a shell completes beside verbs and flags: names of jobs, job files, runs, parameters. What fails is silent."""
+"""What a shell completes beside verbs and flags: names of jobs, job files, runs. What fails is silent."""
 
 import os
 from collections.abc import Iterator
@@ -34,13 +34,6 @@ def runs(incomplete: str) -> list[str]:
             is_run = RunFolder(folder).config.is_file()
             found.append(f"{start / folder.name}{'' if is_run else os.sep}")
     return [place for place in found if place.startswith(incomplete)]
-
-
-def parameters(incomplete: str) -> list[str]:
-    """Names of parameters, as `num_epochs=`."""
-    from accel_trainer.config.derived import JobParameters
-
-    return sorted(f"{name}=" for name in JobParameters.model_fields if name.startswith(incomplete) and name != "name")
 
 
 def _names(ctx: typer.Context) -> list[str]:

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from accel_trainer.cli.app import app, count_of, echo, echo_text
+from accel_trainer.cli.run_rows import RunsArgument
 from accel_trainer.core.child_environment import child_environment
 from accel_trainer.core.errors import UserError
 from accel_trainer.run.find import runs_below
@@ -16,9 +17,7 @@ from accel_trainer.run.find import runs_below
 
 @app.command()
 def leet(
-    runs: Annotated[
-        list[Path], typer.Argument(help="Run folders, or folders that runs are below.", show_default=False)
-    ],
+    runs: RunsArgument,
     out: Annotated[
         Path | None,
         typer.Option(
