@@ -21,7 +21,10 @@ from accel_trainer.training.tune.resolve import RATE_FOLLOWS_FROM
 
 WANDB = {
     "wandb",
-    *(f"wandb.{key}" for key in ("project", "entity", "group", "tags", "mode", "artifact", "histograms", "save_code")),
+    *(
+        f"wandb.{key}"
+        for key in ("project", "entity", "group", "tags", "mode", "artifact", "histograms", "save_code", "job_type")
+    ),
 }
 
 
