@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from faults.fork_server import ForkServer, shared
-from faults.site.injection import UNCHECKED_VARIABLE
+from faults.site.injection import HANGS_VARIABLE, UNCHECKED_VARIABLE, UNPLOTTED_VARIABLE
 from helpers import COMMAND, REPOSITORY, kill_tree
 
 from accel_trainer.core.child_environment import SLURM, THREAD_COUNTS, leftovers
@@ -157,9 +157,28 @@ def no_plots(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
 @pytest.fixture
 def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
     """Jobs are known to be good: a runner does not check them first, which takes as long as to start a training."""
+    _set_at_start_of_python(monkeypatch, UNCHECKED_VARIABLE, "1")
+
+
+@pytest.fixture
+def unplotted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trainings in processes of their own draw no curves, which takes as long as a tiny training (`no_plots` is for
+    those in this process)."""
+    _set_at_start_of_python(monkeypatch, UNPLOTTED_VARIABLE, "1")
+
+
+@pytest.fixture
+def hangs_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call on a disk counts as one that hangs after two seconds, in the processes that a test starts."""
+    _set_at_start_of_python(monkeypatch, HANGS_VARIABLE, "2")
+
+
+def _set_at_start_of_python(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    """Set what faults/site looks at when Python starts."""
     site = str(REPOSITORY / "tests/faults/site")
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [site, os.environ.get("PYTHONPATH")])))
-    monkeypatch.setenv(UNCHECKED_VARIABLE, "1")
+    if site not in os.environ.get("PYTHONPATH", "").split(os.pathsep):
+        monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [site, os.environ.get("PYTHONPATH")])))
+    monkeypatch.setenv(name, value)
 
 
 @pytest.fixture(autouse=True)

@@ -301,9 +301,10 @@ def _send(processes: Sequence[psutil.Process], number: int) -> bool:
     return struck
 
 
-def run_schedule(schedule: Schedule, folder: Path, server: ForkServer) -> Report:
-    """Run a schedule in a fresh folder. What goes wrong with the running itself is a problem like others."""
-    with Lab(folder, num_processes=schedule.num_processes) as lab:
+def run_schedule(schedule: Schedule, folder: Path, server: ForkServer, *, plots: bool = True) -> Report:
+    """Run a schedule in a fresh folder. What goes wrong with the running itself is a problem like others. plots:
+    curves are drawn, too."""
+    with Lab(folder, num_processes=schedule.num_processes, plots=plots) as lab:
         chaos = Chaos(schedule, lab)
         try:
             return chaos.run(server)

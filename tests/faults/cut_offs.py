@@ -193,9 +193,8 @@ class CutOffs:
         if hangs and self._drive.client is not None:
             os.kill(self._drive.client, signal.SIGCONT)
         if not hangs:
-            pid = self._sleepy.pid
-            for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
-                os.kill(int(child), signal.SIGCONT)
+            for child in self._sleepy.forked:
+                os.kill(child, signal.SIGCONT)
 
     def _write_job(self, folder: Path, place: Path, name: str = "job.json") -> None:
         folder.mkdir(parents=True, exist_ok=True)

@@ -31,8 +31,9 @@ COMMAND_LINE = "from accel_trainer.cli import main; main()"
 class ForkServer:
     """The side of the tests."""
 
-    def __init__(self, timeout_s: float = TIMEOUT_S) -> None:
-        """timeout_s: for which the processes of one call may run; then they are killed."""
+    def __init__(self, timeout_s: float = TIMEOUT_S, **variables: str) -> None:
+        """timeout_s: for which the processes of one call may run; then they are killed. variables: more of its
+        environment."""
         self._home = tempfile.TemporaryDirectory(prefix="fork-server-")
         paths = [str(HERE.parent.parent), str(HERE.parent), str(HERE / "site")]
         environment = {
@@ -43,6 +44,7 @@ class ForkServer:
             "ACCELERATE_USE_CPU": "true",
             "ACCEL_TRAIN_ALLOW_IMPORTS": "tiny_models",
             "HOME": self._home.name,
+            **variables,
         }
         environment.pop("XDG_CACHE_HOME", None)
         self._process = subprocess.Popen(
@@ -57,6 +59,11 @@ class ForkServer:
     def pid(self) -> int:
         return self._process.pid
 
+    @property
+    def forked(self) -> list[int]:
+        """The ids of the processes that it has forked and that have not ended."""
+        return [int(pid) for pid in Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()]
+
     def attempt(
         self,
         job: Path,
@@ -66,15 +73,15 @@ class ForkServer:
         processes: int = 1,
         faults: Sequence[dict[str, Any]] = (),
         kill_after_step: int | None = None,
+        **variables: str,
     ) -> list[int]:
         """One attempt at a job, and the exit codes of its ranks. When a rank is killed, all are.
 
         faults: those of `injection.arm`, on rank 0; kill_after_step: all ranks are killed after so many steps of the
-        whole run, when all is written that was being saved meanwhile.
+        whole run, when all is written that was being saved meanwhile. variables: more of the environment.
         """
-        return self._codes(
-            processes, log, job=str(job), token=token, faults=list(faults), kill_after_step=kill_after_step
-        )
+        what = {"job": str(job), "token": token, "faults": list(faults), "kill_after_step": kill_after_step}
+        return self._codes(processes, log, **what, variables=variables)
 
     def script(
         self, script: str, arguments: Sequence[str], log: Path, *, processes: int, **environment: str
@@ -148,12 +155,28 @@ def serve(timeout_s: float) -> None:
     from accel_trainer.queue import check_process
 
     check_process.start = _ForkedChecker
+    _prepare()
     # A search for garbage, with which each training ends, would go through all that is imported, and copy it.
     gc.collect()
     gc.freeze()
 
     for line in sys.stdin:
         print(json.dumps(_ranks(timeout_s, **json.loads(line))), flush=True)
+
+
+def _prepare() -> None:
+    """Do what each trainer would do again, and what computes nothing: half of the time of a tiny training."""
+    import PIL.Image
+    import psutil  # noqa: F401 - as the next two, it would be imported when it is used
+    import tiny_models  # noqa: F401
+    import torch.utils.serialization  # noqa: F401
+
+    from accel_trainer.config import Job
+    from accel_trainer.core.child_environment import FAMILIES
+
+    PIL.Image.preinit()
+    Job.model_rebuild()
+    assert not any("HOME" in family for family in FAMILIES)  # their patterns are compiled by that
 
 
 def _ranks(timeout_s: float, processes: int, **request: Any) -> list[int]:
@@ -276,6 +299,7 @@ def _train(
     token: str,
     faults: list[dict[str, Any]],
     kill_after_step: int | None,
+    variables: dict[str, str],
 ) -> int:
     """What a rank that `accelerate launch` has started does."""
     import injection
@@ -283,7 +307,7 @@ def _train(
     from accel_trainer.training import trainer
     from accel_trainer.workers import train
 
-    os.environ |= {"ACCEL_TRAIN_TOKEN": token, "ACCEL_TRAIN_PROCESSES": str(processes)}
+    os.environ |= {"ACCEL_TRAIN_TOKEN": token, "ACCEL_TRAIN_PROCESSES": str(processes), **variables}
     if processes > 1:
         numbers = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes}
         os.environ |= {name: str(number) for name, number in numbers.items()}

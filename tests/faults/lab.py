@@ -18,7 +18,7 @@ from typing import Any, Self
 import psutil
 from faults import checks
 from faults.fork_server import ForkServer
-from faults.site.injection import FAULTS_VARIABLE, UNCHECKED_VARIABLE, role_of
+from faults.site.injection import FAULTS_VARIABLE, UNCHECKED_VARIABLE, UNPLOTTED_VARIABLE, role_of
 from helpers import COMMAND, REPOSITORY, wait_until
 
 from accel_trainer.core.processes import parent_death_signal
@@ -45,8 +45,9 @@ SMALL_JOB: dict[str, Any] = {
 class Lab:
     """Everything that is started in it is found again, and ended at its end."""
 
-    def __init__(self, folder: Path, *, num_processes: int = 1) -> None:
-        self.folder, self.num_processes = folder, num_processes
+    def __init__(self, folder: Path, *, num_processes: int = 1, plots: bool = False) -> None:
+        """plots: trainers have their curves drawn, as they do for a user."""
+        self.folder, self.num_processes, self._plots = folder, num_processes, plots
         self.queue, self.models = folder / "queue", folder / "models"
         for path in (self.queue, folder / "home", folder / "struck"):
             path.mkdir(parents=True, exist_ok=True)
@@ -127,6 +128,8 @@ class Lab:
             "ACCEL_TRAIN_ALLOW_IMPORTS": "tiny_models",
             "OMP_NUM_THREADS": "1",
         }
+        if not self._plots:
+            environment[UNPLOTTED_VARIABLE] = "1"
         with self.output.open("wb") as output:
             self.runner = subprocess.Popen(
                 [*COMMAND, "run-queue", "--queue", str(self.queue), *flags, *arguments],
@@ -155,16 +158,12 @@ class Lab:
     def processes(self, role: str | None = None, rank: int | None = None) -> list[psutil.Process]:
         """What runs in this lab, in a role: those of `injection.ROLES`, and wandb."""
         found = []
-        for process in psutil.process_iter():
-            try:
-                environment = process.environ()
-                if environment.get(MARK) != self.mark or process.status() == psutil.STATUS_ZOMBIE:
-                    continue
+        for pid in _pids_with(f"{MARK}={self.mark}"):
+            with suppress(psutil.Error, OSError):
+                process = psutil.Process(pid)
                 is_role = role is None or _role(process) == role
-                if is_role and (rank is None or int(environment.get("RANK", 0)) == rank):
+                if is_role and (rank is None or int(process.environ().get("RANK", 0)) == rank):
                     found.append(process)
-            except (psutil.Error, OSError):
-                continue
         return found
 
     def find(self, role: str, rank: int | None = None) -> psutil.Process:
@@ -236,6 +235,17 @@ def _on_one_core() -> Callable[[], None]:
         os.sched_setaffinity(0, {core})
 
     return prepare
+
+
+def _pids_with(variable: str) -> list[int]:
+    """Of the living processes that have this in their environment. It is asked again and again, also while a trainer
+    starts on the same core: environments are read as they are, and a zombie has none."""
+    found = []
+    for pid in psutil.pids():
+        with suppress(OSError):
+            if variable.encode() in Path(f"/proc/{pid}/environ").read_bytes():
+                found.append(pid)
+    return found
 
 
 def _role(process: psutil.Process) -> str | None:

@@ -9,11 +9,15 @@ from faults.schedules import draw
 
 pytestmark = pytest.mark.slow
 
-NUM_SCHEDULES = 7
+# By what is trained. All kinds of faults are among them: a signal and a pause; a kill of all; damage and a kill at an
+# event, in two processes; a signal and a kill of the runner at an event.
+SEEDS = {14: "mixed", 20: "seldom saved", 41: "contrastive", 54: "tracked"}
 
 
-@pytest.mark.parametrize("seed", range(NUM_SCHEDULES))
+@pytest.mark.parametrize("seed", SEEDS, ids=SEEDS.get)
 def test_random_faults_leave_no_trace_in_results(seed: int, tmp_path: Path, server: ForkServer) -> None:
-    report = run_schedule(draw(seed, is_small=True), tmp_path / "chaos", server)
+    schedule = draw(seed, is_small=True)
+    assert schedule.jobs == (SEEDS[seed],)
+    report = run_schedule(schedule, tmp_path / "chaos", server, plots=False)
     assert report.unclean == [], report.struck
-    assert report.done == report.same == len(report.schedule.jobs)
+    assert report.done == report.same == len(schedule.jobs)

@@ -95,9 +95,8 @@ def test_what_trackers_write_for_a_trainer_that_was_followed_is_in_files_of_its_
         assert train(server, AWAKE, [], NO_LEASE_S) == [0], (tmp_path / f"{AWAKE}.txt").read_text()
         before = read()
     finally:
-        children = Path(f"/proc/{sleepy.pid}/task/{sleepy.pid}/children").read_text().split()
-        for child in children:
-            os.kill(int(child), signal.SIGCONT)
+        for child in sleepy.forked:
+            os.kill(child, signal.SIGCONT)
         stopped.join()
     after = read()
     assert {name.partition("/")[0] for name in of_first} == {"wandb", "accel-train"}, of_first

@@ -1,25 +1,19 @@
 """A disk that becomes full in the middle of a training: its run waits, others go on, and nothing has failed."""
 
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from helpers import file_names, own_disk, wait_until, write_job
-from safetensors.torch import load_file
+from faults import checks
+from faults.lab import Lab
+from helpers import own_disk, wait_until
 
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.status import RunState, read_status
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("unchecked")]
-SMALL: dict[str, Any] = {
-    "architecture": "small_cnn",
-    "architecture_args": {"features": [4, 4, 4]},
-    "image_size": 8,
-    "num_epochs": 12,
-    "num_workers": 1,
-}
+pytestmark = pytest.mark.slow
+NUM_EPOCHS = 4
 
 
 @pytest.fixture
@@ -28,26 +22,20 @@ def disk(tmp_path: Path) -> Iterator[Path]:
         yield disk
 
 
-def test_a_run_whose_disk_was_full_in_the_middle_has_the_same_weights(
-    disk: Path, background: Callable[..., "subprocess.Popen[str]"]
-) -> None:
-    full, other = RunFolder(disk / "run"), RunFolder(Path("other").absolute())
-    for name, run in (("a", full), ("b", other)):
-        write_job(Path(f"training_queue/{name}.json"), **SMALL, model_dir=str(run.path))
-    runner = background("run-queue", "--retry-after", "0.1")
-    wait_until(lambda: (status := read_status(full)) is not None and (status.epoch or 0) >= 2)
-    subprocess.run(["dd", "if=/dev/zero", f"of={disk / 'rest'}", "bs=4k"], capture_output=True)
-    wait_until(lambda: (status := read_status(other)) is not None and status.state is RunState.FINISHED)
-    interrupted = read_status(full)
-    assert interrupted is not None
-    assert interrupted.state is RunState.MACHINE_FAILED
-    assert interrupted.epoch < SMALL["num_epochs"]
-    (disk / "rest").unlink()
-    output, _ = runner.communicate(timeout=120)
-    assert runner.returncode == 0, output
-    assert "jobs that write there wait until that is over" in output
-    assert sorted(path.name for path in Path("training_queue/done").glob("*.json")) == ["a.json", "b.json"]
-    assert file_names(full.params) == file_names(other.params)
-    for name in file_names(full.params):
-        one, two = load_file(full.params / name), load_file(other.params / name)
-        assert all(one[key].equal(two[key]) for key in one), name
+def test_a_run_whose_disk_was_full_in_the_middle_has_the_same_weights(disk: Path, tmp_path: Path) -> None:
+    with Lab(tmp_path / "lab") as lab:
+        lab.add("a", num_epochs=NUM_EPOCHS, model_dir=str(disk / "run"))
+        other = lab.add("b", num_epochs=NUM_EPOCHS, pause_s=0.0)
+        lab.start("--retry-after", "0.1")
+        wait_until(lambda: checks.global_step(disk / "run") >= 8)
+        subprocess.run(["dd", "if=/dev/zero", f"of={disk / 'rest'}", "bs=4k"], capture_output=True)
+        wait_until(lambda: (status := read_status(RunFolder(other))) and status.state is RunState.FINISHED)
+        interrupted = read_status(RunFolder(disk / "run"))
+        assert interrupted is not None
+        assert interrupted.state is RunState.MACHINE_FAILED
+        assert interrupted.epoch < NUM_EPOCHS
+        (disk / "rest").unlink()
+        assert lab.wait() == 0, lab.all_output()
+        assert "jobs that write there wait until that is over" in lab.output.read_text()
+        assert (lab.where("a"), lab.where("b")) == ("done", "done")
+        assert checks.differences(disk / "run", other) == []

@@ -16,7 +16,7 @@ NEEDED_VARIABLE = "ACCEL_TRAIN_NEED_FUSE"
 @pytest.fixture
 def drive() -> Iterator[Server]:
     """A server's folder, for `mount`."""
-    _need(why_no_fuse)
+    need(why_no_fuse)
     with server_folder() as server:
         yield server
 
@@ -31,7 +31,7 @@ def mount(drive: Server) -> Iterator[Callable[..., Mount]]:
 @pytest.fixture
 def mount_sshfs() -> Iterator[Callable[..., Mount]]:
     """Mounts clients of sshfs: `mount_sshfs("one", "cache=no")`; default caches without options."""
-    _need(why_no_sshfs)
+    need(why_no_sshfs)
     with ExitStack() as stack:
         daemon = stack.enter_context(sshd())
         yield lambda name, *options: stack.enter_context(daemon.mount(name, *options))
@@ -40,17 +40,28 @@ def mount_sshfs() -> Iterator[Callable[..., Mount]]:
 @pytest.fixture
 def machines() -> Iterator[Callable[..., Machine]]:
     """Starts machines: `machines("grey", {mount.folder: path})`. Mount first."""
-    _need(why_no_machine)
+    need(why_no_machine)
     with ExitStack() as stack:
         yield lambda *args: stack.enter_context(machine(*args))
 
 
-def _need(why_not: Callable[[], str | None]) -> None:
+def need(why_not: Callable[[], str | None]) -> None:
+    """Skip the test, or fail, where something keeps us from what it needs."""
     if (reason := _reason(why_not)) is None:
         return
     if os.environ.get(NEEDED_VARIABLE) == "1":
         pytest.fail(f"{NEEDED_VARIABLE} is set, and there is no network drive: {reason}")
     pytest.skip(f"no network drive here: {reason}")
+
+
+@pytest.fixture
+def on_one_core() -> Iterator[None]:
+    """What this process starts keeps to one core, so that a trainer has one thread, as those of a `ForkServer` have:
+    the number of threads changes the last bits of sums."""
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cores)})
+    yield
+    os.sched_setaffinity(0, cores)
 
 
 @cache

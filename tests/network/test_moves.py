@@ -4,13 +4,14 @@ import errno
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
 import pytest
 from helpers import write_job
-from network.mounts import Mount
+from network.fixtures import need
+from network.mounts import Mount, server_folder, sshd, why_no_fuse, why_no_sshfs, worst_fs
 
 from accel_trainer.core.disk_calls import retrying
 from accel_trainer.queue.layout import JobState, QueuedJob
@@ -78,13 +79,18 @@ def links_fail(
     assert calls, "no link was tried"
 
 
-@pytest.fixture(params=["NFS", "SFTP", "sshfs", "sshfs without caches"])
-def clients(request: pytest.FixtureRequest) -> list[Mount]:
-    if request.param.startswith("sshfs"):
-        mount, options = request.getfixturevalue("mount_sshfs"), ("dir_cache=no",) if "without" in request.param else ()
-        return [mount(name, *options) for name in ("one", "other")]
-    mount = request.getfixturevalue("mount")
-    return [mount(name, **CACHES, **(SFTP if request.param == "SFTP" else {})) for name in ("one", "other")]
+@pytest.fixture(scope="module", params=["NFS", "SFTP", "sshfs", "sshfs without caches"])
+def clients(request: pytest.FixtureRequest) -> Iterator[list[Mount]]:
+    """Two clients of one drive, for tests that each have folders of their own on it."""
+    with ExitStack() as stack:
+        if request.param.startswith("sshfs"):
+            need(why_no_sshfs)
+            daemon, options = stack.enter_context(sshd()), ("dir_cache=no",) if "without" in request.param else ()
+            yield [stack.enter_context(daemon.mount(name, *options)) for name in ("one", "other")]
+        else:
+            need(why_no_fuse)
+            drive, habits = stack.enter_context(server_folder()), SFTP if request.param == "SFTP" else {}
+            yield [stack.enter_context(worst_fs(drive, name, **CACHES, **habits)) for name in ("one", "other")]
 
 
 def submissions(server: Path) -> list[str]:
@@ -100,14 +106,15 @@ def test_a_job_whose_link_has_failed_is_in_one_place_whatever_became_of_it(
     clients: list[Mount], move: str, is_done: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for number, (what, (change, is_left)) in enumerate(NEXT.items()):
-        here, there = (QueueStore(client.folder / f"queue{number}") for client in clients)
+        name = f"{move}-{is_done}-{number}"
+        here, there = (QueueStore(client.folder / name) for client in clients)
         there.create()
         where, act = MOVES[move]
         if where:
             (there.folder / where / "a.json").write_bytes(CONTENT)
         with links_fail(monkeypatch, here.folder, lambda there=there, change=change: change(there), is_done):
             act(here)
-        left = submissions(clients[0].server / f"queue{number}")
+        left = submissions(clients[0].server / name)
         assert len(left) == (is_left if is_done else 1), (what, left)
 
 

@@ -20,9 +20,13 @@ from typing import Any
 FAULTS_VARIABLE = "ACCEL_TRAIN_TEST_FAULTS"
 # When it is set, checkers end before they import torch: the runner then leaves it to the trainer to find mistakes.
 UNCHECKED_VARIABLE = "ACCEL_TRAIN_TEST_UNCHECKED"
+# When it is set, what draws curves ends before it imports matplotlib, which takes as long as a small training.
+UNPLOTTED_VARIABLE = "ACCEL_TRAIN_TEST_UNPLOTTED"
 
 # After how many seconds without a sign of life an owner counts as silent, and how often it gives one, as "4 0.5".
 LEASE_VARIABLE = "ACCEL_TRAIN_TEST_LEASE"
+# After how many seconds a call on a disk counts as one that hangs.
+HANGS_VARIABLE = "ACCEL_TRAIN_TEST_HANGS"
 
 # What the program of a process is called in a fault.
 ROLES = {
@@ -32,6 +36,8 @@ ROLES = {
     "accel_trainer.cli run-queue": "runner",
     "accel_trainer.workers.validate": "checker",
 }
+# What roles are not wanted where a variable is set.
+_NOT_WANTED = {"checker": UNCHECKED_VARIABLE, "plotter": UNPLOTTED_VARIABLE}
 # Audit events, and how many of their arguments are paths.
 EVENTS = {"open": 1, "os.rename": 2, "os.mkdir": 1, "os.remove": 1, "os.rmdir": 1, "os.truncate": 1, "os.fsync": 1}
 
@@ -153,19 +159,23 @@ def _make_fsync_audible() -> None:
     os.fsync = audible
 
 
-def shorten_lease() -> None:
+def shorten_waits() -> None:
     """Before anything that takes these numbers is imported."""
     if LEASE_VARIABLE in os.environ:
         from accel_trainer.core import lease
 
         lease.STALE_S, lease.BEAT_S = map(float, os.environ[LEASE_VARIABLE].split())
+    if HANGS_VARIABLE in os.environ:
+        from accel_trainer.core import disk_calls
+
+        disk_calls.HANGS_S = float(os.environ[HANGS_VARIABLE])
 
 
 def arm_from_environment() -> None:
     """Arm the faults that are meant for this process: those of its role and rank."""
-    shorten_lease()
+    shorten_waits()
     role, rank = role_of(sys.orig_argv), int(os.environ.get("RANK", 0))
-    if role == "checker" and UNCHECKED_VARIABLE in os.environ:
+    if _NOT_WANTED.get(role, "") in os.environ:
         os._exit(0)
     given = os.environ.get(FAULTS_VARIABLE)
     if not given:
