@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache, wraps
 from itertools import pairwise
-from pathlib import Path
+from pathlib import Path, PurePath
 from threading import Event
 from typing import Annotated, Any, TypeVar, cast, get_type_hints
 
@@ -22,6 +22,7 @@ from typer.core import TyperCommand
 
 from accel_trainer.cli.completion import files_or_names
 from accel_trainer.cli.job_lines import with_line
+from accel_trainer.cli.queue_home import at_home
 from accel_trainer.cli.verbs import IMPORTED, Verbs, with_plain_types
 from accel_trainer.core.allow_imports import ALLOW_VARIABLE, allow_imports
 from accel_trainer.core.allowed_queues import allowed_for
@@ -127,13 +128,13 @@ def _flag_for_each(args: Sequence[str], several: Collection[str]) -> list[str]:
 def _as_verb(verb: Verb) -> Verb:
     @wraps(verb)
     def run(**arguments: Any) -> Any:
-        queue = arguments.get("queue")
+        arguments = {name: _expanded(value) for name, value in arguments.items()}
         _arguments_are_read.set()
         try:
-            with retrying(min(PATIENCE_S, seconds_wanted()), say=say):
-                return verb(**{name: _expanded(value) for name, value in arguments.items()})
+            with retrying(min(PATIENCE_S, seconds_wanted()), say=say), at_home(arguments) as meant:
+                return verb(**meant)
         except OSError as error:
-            raise system_error(error, _expanded(queue)) from error
+            raise system_error(error, arguments.get("queue")) from error
 
     return cast(Verb, run)
 
@@ -182,7 +183,7 @@ def system_error(error: OSError, queue: Path | None) -> UserError:
 
 
 def _is_below(path: str, folder: Path) -> bool:
-    return Path(os.path.normpath(path)).is_relative_to(os.path.normpath(folder))
+    return Path(os.path.abspath(path)).is_relative_to(os.path.abspath(folder))  # noqa: PTH100 - links stay as they are
 
 
 app = _Application(cls=Verbs, no_args_is_help=True, pretty_exceptions_enable=False)
@@ -324,7 +325,7 @@ def no_queue_in(folder: Path) -> str:
 
 def find_job(store: QueueStore, name: str, among: Sequence[JobState] = ()) -> QueuedJob:
     """A job by its name; of several, one in these states first. Raises UserError with the nearest name."""
-    name = name.removesuffix(".json")
+    name = PurePath(name).name.removesuffix(".json")
     for state in among:
         for job in store.jobs(state):
             if job.name == name:

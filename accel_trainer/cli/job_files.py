@@ -46,6 +46,7 @@ from accel_trainer.cli.launching import (
     launch_options,
     plan_of_options,
 )
+from accel_trainer.cli.queue_home import in_typed_folder
 from accel_trainer.config import EvaluationJob, Job, read_job, read_queue_job
 from accel_trainer.config.diff import Changes, values
 from accel_trainer.core.errors import SetupUnusable, UserError
@@ -137,15 +138,16 @@ def _warn_of_default(options: LaunchOptions) -> None:
 
 @app.command()
 def show(job: JobArgument, queue: QueueOption = DEFAULT_QUEUE) -> None:
-    """Print a job with all its defaults filled in; beside it, on standard error, what it says that is no default, what
-    optimizer and learning rates it comes to, and how many images and classes its data set has, where that is seen at
-    once."""
+    """Print a job with all its defaults filled in; beside it, on standard error, what it says that is no default, its
+    run folder, what optimizer and learning rates it comes to, and how many images and classes its data set has, where
+    that is seen at once."""
     shown = read_queue_job(*job_file(job, queue))
     echo_text(json.dumps(shown.completed(), indent=2))
     sys.stdout.flush()
     if isinstance(shown, EvaluationJob):
         return
     echo(f"not the default: {values(_own(shown)) or 'nothing but the architecture'}", err=True)
+    echo(f"run folder {shown.run_path.absolute()}", err=True)
     try:
         optimizer, schedule = optimization_lines(shown)
         typer.echo(f"optimizer {optimizer}", err=True)
@@ -224,7 +226,7 @@ def preview(
 
     parsed = read_job(*job_file(job, queue))
     parsed = as_its_run_goes_on(parsed, RunFolder(parsed.run_path))
-    out = out or Path(f"{parsed.name}.png")
+    out = out or in_typed_folder(f"{parsed.name}.png")
     with preparation_bar("measuring the spectrum of the images") as progress, waiting_out_until_interrupted():
         picture = draw(parsed, epoch=epoch, progress=progress)
     write_file(out, picture)

@@ -27,6 +27,7 @@ from accel_trainer.cli.launching import (
     launch_options,
     worker_call,
 )
+from accel_trainer.cli.queue_home import in_typed_folder
 from accel_trainer.config import read_job
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.processes import Program
@@ -64,7 +65,7 @@ def profile(
     allow_for_jobs(queue, allow)
     file, name = job_file(job, queue)
     parsed = read_job(file, name)
-    path = trace if trace is not None else Path(f"{parsed.name}.trace.json")
+    path = trace if trace is not None else in_typed_folder(f"{parsed.name}.trace.json")
     if not path.absolute().parent.is_dir():
         raise UserError(f"--trace: there is no folder {path.parent}")
 

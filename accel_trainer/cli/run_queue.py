@@ -32,6 +32,7 @@ from accel_trainer.cli.launching import (
     report_set_aside,
 )
 from accel_trainer.cli.notifying import NotifyOption, notify_targets, notifying
+from accel_trainer.cli.queue_home import home_elsewhere
 from accel_trainer.config import EvaluationJob, Job, QueueJob, read_queue_job
 from accel_trainer.core.child_environment import SLURM
 from accel_trainer.core.disk_calls import on_disk
@@ -132,6 +133,8 @@ def run_queue(
 
     if remembered := allow_for_jobs(queue, allow):
         echo(f"jobs may import {', '.join(remembered)} (`accel-train allow`)", err=True)
+    if (home := home_elsewhere()) is not None:
+        echo(f"relative paths in its jobs count from {home}, the folder that the queue is in", err=True)
     store, launch = _queue_to_run(queue), launch_options(config, num_processes, gpus, cpu=cpu)
     beside_slurm = {
         "--gpus": gpus,

@@ -25,6 +25,7 @@ from accel_trainer.cli.app import (
     job_file,
     print_warnings,
 )
+from accel_trainer.cli.queue_home import in_typed_folder
 from accel_trainer.config import job_name
 from accel_trainer.config.base import standing_alone
 from accel_trainer.config.doubts import doubts
@@ -111,7 +112,7 @@ def sweep(
         _check(file, found, queue)
     jobs = found.jobs
     store = QueueStore(queue)
-    target = _IntoQueue(store, force) if add else _Folder(out or Path(sweep_name))
+    target = _IntoQueue(store, force) if add else _Folder(out or in_typed_folder(sweep_name))
     paths = _existing(jobs, target, force)
     new = [job for job in jobs if job.name not in paths]
     _check(file, found, queue)

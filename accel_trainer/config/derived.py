@@ -29,7 +29,7 @@ class JobParameters(QueueParameters, RunParameters, OptimizationParameters, Data
 
     @property
     def run_path(self) -> Path:
-        """The run folder. A relative model_dir counts from the current directory."""
+        """The run folder. A relative model_dir counts from the working folder: that of a verb is where its queue is."""
         return self.base_path / self.finetune_folder if self.finetuning is not None else self.base_path
 
     @property
