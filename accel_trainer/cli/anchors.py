@@ -9,6 +9,7 @@ import typer
 
 from accel_trainer.api.anchors import prepared, read_class_names
 from accel_trainer.cli.app import echo
+from accel_trainer.cli.completion import architectures
 from accel_trainer.config.sweep.axes import grid, parse_axes
 from accel_trainer.core.errors import UserError
 
@@ -18,6 +19,7 @@ ArchitectureOption = Annotated[
         "--architecture",
         help="Instead of RUN: weights that were not trained here, of this architecture, named as in a job.",
         show_default=False,
+        autocompletion=architectures,
     ),
 ]
 PretrainedOption = Annotated[

@@ -145,6 +145,8 @@ def say(line: str) -> None:
         echo(line, err=True)
 
 
+# By this a shell asks what completes a word.
+COMPLETE_VARIABLE = "_ACCEL_TRAIN_COMPLETE"
 # Typer looks at the paths among the arguments.
 _arguments_are_read = Event()
 
@@ -152,6 +154,9 @@ _arguments_are_read = Event()
 @contextmanager
 def noting_arguments() -> Iterator[None]:
     """In this context it is said that a path among the arguments is waited for, until a verb begins."""
+    if COMPLETE_VARIABLE in os.environ:  # no verb is to begin
+        yield
+        return
     given = [word for word in sys.argv[2:] if os.sep in word] or [str(DEFAULT_QUEUE)]
     with watched(given[-1], _arguments_are_read):
         yield

@@ -1,4 +1,7 @@
-"""What a shell completes beside verbs and flags: names of jobs, job files, runs. What fails is silent."""
+"""What a shell completes beside verbs and flags: names of jobs, models and parameters, job files, runs.
+
+What fails is silent.
+"""
 
 import os
 from collections.abc import Iterator
@@ -34,6 +37,20 @@ def runs(incomplete: str) -> list[str]:
             is_run = RunFolder(folder).config.is_file()
             found.append(f"{start / folder.name}{'' if is_run else os.sep}")
     return [place for place in found if place.startswith(incomplete)]
+
+
+def architectures(incomplete: str) -> list[str]:
+    """Models of torchvision and of the zoo, by their names in a job."""
+    from accel_trainer.zoo.registry import names
+
+    return [name for name in names() if name.startswith(incomplete)]
+
+
+def parameters(incomplete: str) -> list[str]:
+    """Parameters of a job, and those of its objects by their paths, each with the sign before its values."""
+    from accel_trainer.config.derived import MARKS
+
+    return [f"{key}=" for key in MARKS if key.startswith(incomplete)]
 
 
 def _names(ctx: typer.Context) -> list[str]:

@@ -8,13 +8,13 @@ import typer
 
 from accel_trainer.api.trained_run import load_run
 from accel_trainer.cli.app import AllowOption, JsonOption, app, echo, echo_text
-from accel_trainer.cli.launching import WeightsOption
+from accel_trainer.cli.launching import RunArgument, WeightsOption
 from accel_trainer.core.errors import UserError
 
 
 @app.command()
 def export(
-    run: Annotated[Path, typer.Argument(help="Run folder.", show_default=False)],
+    run: RunArgument,
     folder: Annotated[Path, typer.Argument(help="Folder to write; of others nothing is overwritten.")],
     file_format: Annotated[
         Literal["hf", "torchvision", "onnx", "torch-export", "brain-score"],

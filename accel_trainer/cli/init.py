@@ -27,6 +27,7 @@ from accel_trainer.api.new_folder import (
     refuse_existing,
 )
 from accel_trainer.cli.app import app, echo, print_problems, print_warnings
+from accel_trainer.cli.completion import architectures
 from accel_trainer.cli.job_files import training_line
 from accel_trainer.config import Job
 from accel_trainer.core.errors import UserError
@@ -53,7 +54,11 @@ def init(
     ] = None,
     architecture: Annotated[
         str | None,
-        typer.Option("--architecture", help=f"The model, as `accel-train models` lists them; {DEFAULT_ARCHITECTURE}."),
+        typer.Option(
+            "--architecture",
+            help=f"The model, as `accel-train models` lists them; {DEFAULT_ARCHITECTURE}.",
+            autocompletion=architectures,
+        ),
     ] = None,
     epochs: Annotated[
         int | None,

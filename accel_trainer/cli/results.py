@@ -18,6 +18,7 @@ from accel_trainer.cli.anchors import (
     SettingsOption,
 )
 from accel_trainer.cli.app import AllowOption, JsonOption, app, echo, echo_text
+from accel_trainer.cli.completion import runs
 from accel_trainer.cli.launching import (
     ConfigOption,
     CpuOption,
@@ -40,7 +41,8 @@ if TYPE_CHECKING:
 @app.command(several=("--degrade", "--levels"))
 def evaluate(
     run: Annotated[
-        Path | None, typer.Argument(help="Run folder; none with --architecture.", show_default=False)
+        Path | None,
+        typer.Argument(help="Run folder; none with --architecture.", show_default=False, autocompletion=runs),
     ] = None,
     weights: WeightsOption = "best",
     dataset: Annotated[

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from accel_trainer.cli.app import echo, print_warnings
+from accel_trainer.cli.completion import runs
 from accel_trainer.core.errors import UserError
 from accel_trainer.run.find import runs_below
 from accel_trainer.run.folder import RunFolder
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
     from accel_trainer.report.compare import At, Comparison
 
 RunsArgument = Annotated[
-    list[Path], typer.Argument(help="Run folders, or folders that runs are below.", show_default=False)
+    list[Path],
+    typer.Argument(help="Run folders, or folders that runs are below.", show_default=False, autocompletion=runs),
 ]
 WhereOption = Annotated[
     list[str] | None,

@@ -25,6 +25,7 @@ from accel_trainer.cli.app import (
     job_file,
     print_warnings,
 )
+from accel_trainer.cli.completion import parameters
 from accel_trainer.cli.queue_home import in_typed_folder
 from accel_trainer.config import job_name
 from accel_trainer.config.base import standing_alone
@@ -47,6 +48,7 @@ SetOption = Annotated[
         help="KEY=VALUE,VALUE: a parameter and its values, such as seed=0,1,2 or optimizer_args.lr=0.1,0.01; "
         "with --random also KEY=uniform:LOW:HIGH, log:LOW:HIGH or int:LOW:HIGH. Once for each parameter.",
         show_default=False,
+        autocompletion=parameters,
     ),
 ]
 RandomOption = Annotated[
