@@ -13,7 +13,7 @@ from accel_trainer.config.diff import UNREPORTED, is_harmless, moves_apart
 from accel_trainer.config.fields import LR_RULES
 from accel_trainer.config.marks import sections_in
 from accel_trainer.config.parameters import CONTRASTIVE, FinetuneParameters, Positive
-from accel_trainer.config.problems import few_problems, is_contradiction, problems_of
+from accel_trainer.config.problems import MAX_PROBLEMS, few_problems, first_problems, is_contradiction, problems_of
 from accel_trainer.config.rules import changes_for, old_defaults
 from accel_trainer.config.salvage import further_contradictions, not_to_be_judged, remaining, unknown_parameters
 from accel_trainer.core.errors import InvalidJob, Problem, UserError
@@ -32,8 +32,9 @@ class Job(JobParameters):
         try:
             super().__init__(**given)
         except ValidationError as error:
-            problems = [*problems_of(error)]
-            if not any(is_contradiction(detail) for detail in error.errors(include_url=False)):
+            problems = first_problems(problems_of(error))
+            details = error.errors(include_url=False)
+            if len(problems) <= MAX_PROBLEMS and not any(map(is_contradiction, details)):
                 problems += further_contradictions(_with_defaults(given), problems)
             raise InvalidJob(*few_problems(problems)) from error
         self._given = given
@@ -183,7 +184,9 @@ def mistakes_beside(given: Mapping[str, Any], known: Collection[Problem]) -> lis
         match error.__cause__:
             case ValidationError() as cause if not any(map(is_contradiction, cause.errors(include_url=False))):
                 unknown = unknown_parameters(given, known)
-                found = [problem for problem in problems_of(cause) if not _is_of(unknown, problem)]
+                found = first_problems(problem for problem in problems_of(cause) if not _is_of(unknown, problem))
+        if len(found) > MAX_PROBLEMS:
+            return found
         return [*found, *further_contradictions(_with_defaults(given), [*known, *found])]
     return []
 

@@ -32,9 +32,14 @@ TYPE_NAMES = ("int", "float", "bool", "str", "list")
 
 def few_problems(problems: Iterable[Problem]) -> list[Problem]:
     """Each once, and no more of them, and no longer ones, than a person reads."""
-    some = [_shortened(problem) for problem in islice(problems, MAX_PROBLEMS + 1)]
+    some = [_shortened(problem) for problem in first_problems(problems)]
     some[MAX_PROBLEMS:] = [Problem("and more mistakes", some[0].where)] if len(some) > MAX_PROBLEMS else []
     return list(dict.fromkeys(some))
+
+
+def first_problems(problems: Iterable[Problem]) -> list[Problem]:
+    """Those that are reported, and one more where there are more: of thousands no others are looked for."""
+    return list(islice(problems, MAX_PROBLEMS + 1))
 
 
 def _shortened(problem: Problem) -> Problem:
@@ -54,10 +59,10 @@ def problems_of(error: ValidationError, whole: type[BaseModel] = JobParameters) 
         above = next((key[:i] for i, character in enumerate(key) if character == "." and key[:i] in by_key), None)
         if above is not None:
             by_key[above] += by_key.pop(key)
-    given = {place for key, details in by_key.items() for place in _meant(whole, key, details)}
+    unknown = {key: details for key, details in by_key.items() if details[0]["type"] == "extra_forbidden"}
     # The most specific first: a word that nobody knows, then a value of a known one.
     for key, details in sorted(by_key.items(), key=lambda item: item[1][0]["type"] != "extra_forbidden"):
-        if details[0]["type"] == "missing" and key in given:
+        if details[0]["type"] == "missing" and any(_is_meant(whole, key, *other) for other in unknown.items()):
             continue  # it is there, by another name
         contradictions = [found for detail in details for found in _contradictions(detail)]
         if (old := _old_word(whole, key, details)) is not None:
@@ -66,14 +71,15 @@ def problems_of(error: ValidationError, whole: type[BaseModel] = JobParameters) 
             yield from contradictions or [Problem(sentence, key=key or None) for sentence in _sentences(whole, details)]
 
 
-def _meant(whole: type[BaseModel], key: str, details: list[ErrorDetails]) -> Sequence[str]:
-    """The places that an unknown key is meant for, where that is known or probable."""
-    if details[0]["type"] != "extra_forbidden":
-        return ()
+def _is_meant(whole: type[BaseModel], place: str, key: str, details: list[ErrorDetails]) -> bool:
+    """Whether an unknown key is meant for a place, where that is known or probable. A file may have thousands: what is
+    not near that place is not compared with all others."""
     if whole is JobParameters and (word := old_word_at(key)) is not None:
-        return word.places
-    outer, dot, last = key.rpartition(".")
-    return [f"{outer}{dot}{near}" for near in near_misses(last, _known_keys(whole, details[0]["loc"][:-1]))[:1]]
+        return place in word.places
+    (*outer, last), (*above, name) = key.rpartition("."), place.rpartition(".")
+    if outer != above or not near_misses(last, [name]):
+        return False
+    return near_misses(last, _known_keys(whole, details[0]["loc"][:-1]))[:1] == [name]
 
 
 def _old_word(whole: type[BaseModel], key: str, details: list[ErrorDetails]) -> Problem | None:
