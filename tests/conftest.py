@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from faults.fork_server import ForkServer, shared
+from faults.forked import start_checker
 from faults.site.injection import HANGS_VARIABLE, UNCHECKED_VARIABLE, UNPLOTTED_VARIABLE
 from helpers import COMMAND, REPOSITORY, kill_tree
 
@@ -113,6 +114,12 @@ def cli(server: ForkServer) -> Cli:
 
 
 @pytest.fixture
+def forked_cli(server: ForkServer) -> Cli:
+    """As `cli`, of a verb that starts no training: also one that would is then there at once."""
+    return lambda *words, **environment: server.command(list(map(str, words)), **environment)
+
+
+@pytest.fixture
 def background() -> Iterator[Callable[..., subprocess.Popen[str]]]:
     """Starts accel-train and gives its process; what still runs at the end of the test is killed."""
     started: list[subprocess.Popen[str]] = []
@@ -179,6 +186,15 @@ def _set_at_start_of_python(monkeypatch: pytest.MonkeyPatch, name: str, value: s
     if site not in os.environ.get("PYTHONPATH", "").split(os.pathsep):
         monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [site, os.environ.get("PYTHONPATH")])))
     monkeypatch.setenv(name, value)
+
+
+@pytest.fixture
+def forked_checks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What checks jobs for this process is a fork of it, which need not import torch."""
+    import accel_trainer.training.build  # noqa: F401 - before it is forked
+    from accel_trainer.queue import check_process
+
+    monkeypatch.setattr(check_process, "start", start_checker)
 
 
 @pytest.fixture(autouse=True)

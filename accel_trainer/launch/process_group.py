@@ -4,10 +4,11 @@ import asyncio
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from typing import BinaryIO
 
 from accel_trainer.core import processes
 from accel_trainer.core.child_environment import THREAD_COUNTS, child_environment
@@ -36,16 +37,7 @@ class ProcessGroup:
         environment |= launch.beforehand(environment)
         environment |= {TOKEN_VARIABLE: token, PROCESSES_VARIABLE: str(launch.num_processes)}
         with on_disk(partial(open_to_write, log), log) as output:
-            # A session of its own: Ctrl-C at the terminal is for the runner, which asks the trainer to save.
-            self._launcher = subprocess.Popen(
-                launch.argv,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env=environment,
-                start_new_session=True,
-                preexec_fn=processes.parent_death_signal(),
-            )
+            self._launcher = start(launch.argv, output, environment)
 
     @property
     def exit_code(self) -> int | None:
@@ -105,6 +97,20 @@ class ProcessGroup:
             words = psutil.Process(pid).cmdline()
             return self._worker in words and (self._becomes_worker or pid != self._launcher.pid)
         return False
+
+
+def start(argv: Sequence[str], output: BinaryIO, environment: Mapping[str, str]) -> "subprocess.Popen[bytes]":
+    """Start a launcher, which ends with this process, with a session of its own: Ctrl-C at the terminal is for the
+    runner, which asks the trainer to save. Raises OSError."""
+    return subprocess.Popen(
+        argv,
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=subprocess.STDOUT,
+        env=environment,
+        start_new_session=True,
+        preexec_fn=processes.parent_death_signal(),
+    )
 
 
 def end_leftovers(token: str, waiting: Callable[[], None] = lambda: None) -> None:

@@ -6,6 +6,7 @@ exit codes of its ranks, that of a signal being negative.
 
 import atexit
 import gc
+import importlib
 import json
 import os
 import signal
@@ -16,7 +17,6 @@ import tempfile
 import time
 import traceback
 from collections.abc import Sequence
-from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from types import TracebackType
@@ -93,18 +93,29 @@ class ForkServer:
         place = {"environment": {**os.environ, **environment}, "folder": str(Path.cwd())}
         return self._codes(processes, log, script=script, arguments=list(arguments), **place)
 
-    def command(self, arguments: Sequence[str], **environment: str) -> "subprocess.CompletedProcess[str]":
-        """Run accel-train in the environment and folder of the caller, in a process that has imported torch before."""
+    def command(
+        self, arguments: Sequence[str], *, before: str = "", **environment: str
+    ) -> "subprocess.CompletedProcess[str]":
+        """Run accel-train in the environment and folder of the caller, in a process that has imported torch before.
+
+        before: source that the process runs first.
+        """
         output, errors = Path(self._home.name) / "output", Path(self._home.name) / "errors"
         place = {"environment": {**os.environ, **environment}, "folder": str(Path.cwd()), "errors": str(errors)}
-        (code,) = self._codes(1, output, script=COMMAND_LINE, arguments=list(arguments), **place)
+        (code,) = self._codes(1, output, script=before + COMMAND_LINE, arguments=list(arguments), **place)
         done = subprocess.CompletedProcess(arguments, code, output.read_text(), errors.read_text())
         output.unlink()
         errors.unlink()
         return done
 
+    def preload(self, *modules: str) -> None:
+        """Import modules that are not yet, for all that is forked from now on."""
+        self._ask(modules=modules)
+
     def _codes(self, processes: int, log: Path, **request: Any) -> list[int]:
-        request |= {"processes": processes, "log": str(log)}
+        return self._ask(processes=processes, log=str(log), **request)
+
+    def _ask(self, **request: Any) -> list[int]:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(json.dumps(request) + "\n")
@@ -148,20 +159,32 @@ def shared() -> ForkServer:
 
 
 def serve(timeout_s: float) -> None:
+    from faults.forked import start_checker
+
     import accel_trainer.api.verdicts
     import accel_trainer.cli
     import accel_trainer.training.trainer
     import accel_trainer.workers.train  # noqa: F401
     from accel_trainer.queue import check_process
 
-    check_process.start = _ForkedChecker
+    check_process.start = start_checker
     _prepare()
     # A search for garbage, with which each training ends, would go through all that is imported, and copy it.
     gc.collect()
     gc.freeze()
 
     for line in sys.stdin:
-        print(json.dumps(_ranks(timeout_s, **json.loads(line))), flush=True)
+        request = json.loads(line)
+        codes = _preload(**request) if "modules" in request else _ranks(timeout_s, **request)
+        print(json.dumps(codes), flush=True)
+
+
+def _preload(modules: Sequence[str]) -> list[int]:
+    for module in modules:
+        importlib.import_module(module)
+    gc.collect()
+    gc.freeze()
+    return []
 
 
 def _prepare() -> None:
@@ -220,19 +243,15 @@ def _fork(rank: int, processes: int, port: int, **request: Any) -> int:
 def _run(
     rank: int, processes: int, port: int, log: str, errors: str | None = None, script: str | None = None, **request: Any
 ) -> int:
+    from faults.forked import redirect
+
     from accel_trainer.core.processes import parent_death_signal
 
     parent_death_signal(signal.SIGKILL)()
-    _redirect(os.devnull, os.O_RDONLY, 0)
-    _redirect(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 1)
-    _redirect(errors or log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 2)
+    redirect(os.devnull, os.O_RDONLY, 0)
+    redirect(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 1)
+    redirect(errors or log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 2)
     return _train(rank, processes, port, **request) if script is None else _execute(rank, script, **request)
-
-
-def _redirect(path: str, flags: int, descriptor: int) -> None:
-    opened = os.open(path, flags)
-    os.dup2(opened, descriptor)
-    os.close(opened)
 
 
 def _execute(rank: int, script: str, arguments: list[str], environment: dict[str, str], folder: str) -> int:
@@ -249,46 +268,6 @@ def _execute(rank: int, script: str, arguments: list[str], environment: dict[str
     finally:
         atexit._run_exitfuncs()
     return 0
-
-
-class _ForkedChecker:
-    """`Program.VALIDATE` as a fork of a process that has imported torch, with what is needed of a `Popen`."""
-
-    def __init__(self, requests: int, answers: int, environment: dict[str, str]) -> None:
-        self._code: int | None = None
-        self.pid = os.fork()
-        if self.pid:
-            return
-        try:
-            os.setsid()
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            for descriptor in range(3):
-                _redirect(os.devnull, os.O_RDWR, descriptor)
-            for descriptor in range(3, 256):
-                if descriptor not in (requests, answers):
-                    with suppress(OSError):
-                        os.close(descriptor)
-            os.environ.clear()
-            os.environ |= environment
-            from accel_trainer.workers import validate
-
-            validate.main(["--requests", str(requests), "--answers", str(answers)])
-        finally:
-            os._exit(0)
-
-    def poll(self) -> int | None:
-        if self._code is None:
-            pid, status = os.waitpid(self.pid, os.WNOHANG)
-            self._code = os.waitstatus_to_exitcode(status) if pid else None
-        return self._code
-
-    def terminate(self) -> None:
-        os.kill(self.pid, signal.SIGTERM)
-
-    def wait(self, timeout_s: float) -> None:
-        deadline = time.monotonic() + timeout_s
-        while self.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.002)
 
 
 def _train(
