@@ -6,7 +6,7 @@ message is filled with when it is printed is three dots here. What is put togeth
 
 import ast
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -50,13 +50,18 @@ class Message:
 
 def messages() -> dict[str, list[Message]]:
     """The messages of each part of the program, and of `doctor`, without doubles."""
-    trees = {path: ast.parse(path.read_text()) for path in sorted(PACKAGE.glob("*/**/*.py"))}
-    errors = _errors(trees.values())
+    classes: list[ast.ClassDef] = []
+    calls: dict[Path, list[ast.Call]] = {}
+    for path in sorted(PACKAGE.glob("*/**/*.py")):
+        nodes = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ClassDef | ast.Call)]
+        classes += [node for node in nodes if isinstance(node, ast.ClassDef)]
+        calls[path] = [node for node in nodes if isinstance(node, ast.Call)]
+    errors = _errors(classes)
     found: dict[str, set[Message]] = {}
-    for path, tree in trees.items():
+    for path, in_file in calls.items():
         part = path.relative_to(PACKAGE).parts[0]
         names = errors | FINDINGS if part == "doctor" else errors
-        found.setdefault(part, set()).update(_messages_in(tree, names))
+        found.setdefault(part, set()).update(_messages_in(in_file, names))
     return {part: sorted(those, key=lambda one: one.text.strip(f"{FILLED}: ").lower()) for part, those in found.items()}
 
 
@@ -70,18 +75,17 @@ def tables() -> str:
     return "\n".join(lines)
 
 
-def _errors(trees: Iterable[ast.AST]) -> frozenset[str]:
+def _errors(classes: Sequence[ast.ClassDef]) -> frozenset[str]:
     """The names of all classes of errors that a user sees."""
-    classes = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
     known = set(ROOTS)
     while more := {one.name for one in classes if one.name not in known and known & set(map(_name, one.bases))}:
         known |= more
     return frozenset(known)
 
 
-def _messages_in(tree: ast.AST, names: frozenset[str]) -> Iterator[Message]:
-    for call in ast.walk(tree):
-        if not isinstance(call, ast.Call) or _name(call.func) not in names or not call.args:
+def _messages_in(calls: Iterable[ast.Call], names: frozenset[str]) -> Iterator[Message]:
+    for call in calls:
+        if _name(call.func) not in names or not call.args:
             continue
         given = {one.arg: one.value for one in call.keywords}
         text = _text(call.args[0])

@@ -2,8 +2,6 @@
 
 import json
 import re
-import subprocess
-import sys
 import tomllib
 
 import numpy as np
@@ -95,10 +93,21 @@ def test_the_job_files_in_the_documents_are_jobs(tmp_path):
         assert read_queue_job(path).completed()[key] == said.get(key, "resnet18")
 
 
-def test_the_pictures_of_the_documents_are_current(tmp_path):
+# Its folder is where it finds what it imports.
+DRAW = """
+import runpy, sys
+sys.path.insert(0, sys.argv[1])
+sys.argv[1:] = sys.argv[2:]
+runpy.run_path(f"{sys.path[0]}/draw_pictures.py", run_name="__main__")
+"""
+
+
+def test_the_pictures_of_the_documents_are_current(server, tmp_path):
     """Within what another version of a library may change; the script draws them by the code of the training."""
-    script = [sys.executable, str(REPOSITORY / "docs/draw_pictures.py"), str(tmp_path / "drawn")]
-    subprocess.run(script, check=True, capture_output=True)
+    log = tmp_path / "log"
+    assert server.script(DRAW, [str(REPOSITORY / "docs"), str(tmp_path / "drawn")], log, processes=1) == [0], (
+        log.read_text()
+    )
     drawn, kept = (
         {path.name: path for kind in ("*.jpg", "curves-*.png") for path in folder.glob(kind)}
         for folder in (tmp_path / "drawn", PICTURES)
