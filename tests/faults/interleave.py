@@ -261,6 +261,14 @@ def _life_of(pid: int, started: str) -> Life:
     return Life.DEAD if pid in DEAD else Life.ALIVE
 
 
+def walk(folder: Path | str) -> Iterator["os.DirEntry[str]"]:
+    """All that is below a folder, by calls that are not intercepted."""
+    for entry in RAW["scandir"](os.fspath(folder)):
+        yield entry
+        if entry.is_dir(follow_symlinks=False):
+            yield from walk(entry.path)
+
+
 def wipe(folder: Path) -> None:
     """Remove all files below a folder, not its folders."""
     for entry in RAW["scandir"](folder):

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from faults.interleave import DEAD, FileSystem, Killed, Process, Run, further, intercepted, wipe
+from faults.interleave import DEAD, FileSystem, Killed, Process, Run, further, intercepted, walk, wipe
 
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.lease import Owner, this_host
@@ -147,16 +147,20 @@ class Check:
         self.queues = Queues(QueueStore(system.root / "one" / "queue"), QueueStore(system.root / "other" / "queue"))
         for queue in (self.queues.one, self.queues.other):
             queue.create()
+        self._states = {
+            os.fspath(queue.paths.of(state)) for queue in (self.queues.one, self.queues.other) for state in JobState
+        }
 
     def losing(self, most_preemptions: int = 2, most_kills: int = 0) -> Iterator[tuple[tuple[int, ...], str | None]]:
         """Of each schedule its choices, and what is wrong after it, if anything is."""
         todo: list[tuple[int, ...]] = [()]
-        while todo:
-            run, wrong = self.run(todo.pop())
-            yield tuple(decision.taken for decision in run.decisions), wrong
-            todo += further(run, most_preemptions, most_kills)
+        with intercepted(self.system):
+            while todo:
+                run, wrong = self._run(todo.pop())
+                yield tuple(decision.taken for decision in run.decisions), wrong
+                todo += further(run, most_preemptions, most_kills)
 
-    def run(self, choices: Sequence[int]) -> tuple[Run, str | None]:
+    def _run(self, choices: Sequence[int]) -> tuple[Run, str | None]:
         """Under one schedule, with the first choices given."""
         DEAD.clear()
         DEAD.add(GONE)
@@ -170,11 +174,9 @@ class Check:
             for number, operation in enumerate(self.operations)
         ]
         run = Run(processes, choices)
-        with intercepted(self.system):
-            run.go()
-            DEAD.update(1000 + process.number for process in processes if process.is_killed)
-            wrong = self._wrong_answers(processes) or self._after_a_look(processes, contents)
-        return run, wrong
+        run.go()
+        DEAD.update(1000 + process.number for process in processes if process.is_killed)
+        return run, self._wrong_answers(processes) or self._after_a_look(processes, contents)
 
     def _set_up(self) -> set[bytes]:
         """The files that are there before."""
@@ -209,7 +211,8 @@ class Check:
             self.queues.look()
         except Exception as error:
             return f"the look raised {error!r}"
-        found = Counter(_contents(self.system.root))
+        entries = list(walk(self.system.root))
+        found = Counter(self._contents(entries))
         may_be_gone: set[bytes] = set()
         expected = set(contents)
         for operation, process in zip(self.operations, processes, strict=True):
@@ -231,14 +234,13 @@ class Check:
         for operation, process in zip(self.operations, processes, strict=True):
             if operation.name.startswith("rm") and process.error is None and all(found[c] for c in process.seen):
                 return f"{operation.name} has removed nothing and reports nothing"
-        names = [name for _, folders, files in os.walk(self.system.root) for name in (*folders, *files)]
-        left = [name for name in names if name[0] == "." or "-to-" in name]
+        left = [entry.name for entry in entries if entry.name[0] == "." or "-to-" in entry.name]
         return f"left over: {left}" if left else None
 
-
-def _contents(root: Path) -> Iterator[bytes]:
-    """Of all job files, hidden ones too: nothing hidden is left."""
-    for queue in (QueueStore(root / "one" / "queue"), QueueStore(root / "other" / "queue")):
-        for state in JobState:
-            folder = queue.paths.of(state)
-            yield from (path.read_bytes() for path in (*folder.glob("*.json"), *folder.glob(".*.placing/*.json")))
+    def _contents(self, entries: Sequence["os.DirEntry[str]"]) -> Iterator[bytes]:
+        """Of all job files, hidden ones too: nothing hidden is left."""
+        for entry in entries:
+            folder, _, name = os.path.dirname(entry.path).rpartition("/")  # noqa: PTH120 - thousands of times
+            is_on_its_way = name.startswith(".") and name.endswith(".placing")
+            if entry.name.endswith(".json") and (folder if is_on_its_way else f"{folder}/{name}") in self._states:
+                yield Path(entry.path).read_bytes()

@@ -139,9 +139,13 @@ def test_who_does_not_watch_gives_up_after_an_hour(lab: Lab, monkeypatch: pytest
     monkeypatch.setattr(circuit_breaker.time, "monotonic", lambda: now[0])
     lab.failing = 99
     lab.open()
-    while lab.breaker.is_trying(lab.pause):
-        asyncio.run(lab.look())
-        now[0] += 10.0
+
+    async def until_it_gives_up() -> None:
+        while lab.breaker.is_trying(lab.pause):
+            await lab.look(3)
+            now[0] += 30.0
+
+    asyncio.run(until_it_gives_up())
     assert 3600 < now[0] - 1000 < 6000
     assert lab.pause is not None
 

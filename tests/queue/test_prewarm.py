@@ -261,7 +261,7 @@ def standing_by() -> psutil.Process | None:
 
 
 @pytest.fixture
-def two_jobs(queue: QueueStore, monkeypatch: pytest.MonkeyPatch, unchecked: None) -> QueueStore:
+def two_jobs(queue: QueueStore, monkeypatch: pytest.MonkeyPatch, unchecked: None, unplotted: None) -> QueueStore:
     monkeypatch.setenv("ACCEL_TRAIN_ALLOW_IMPORTS", "tiny_models")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parents[1]), os.environ["PYTHONPATH"]]))
     for name in ("a", "b"):

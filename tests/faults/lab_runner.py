@@ -1,4 +1,4 @@
-"""A runner whose trainings are trivial, on a file system that may lie: `python lab_runner.py QUEUE [seed]`.
+"""A runner whose trainings are trivial, on a file system that may lie, as a process forked of that of the tests.
 
 With a seed, renames and links now and then fail after they have succeeded, and listings are now and then those of
 before; with an odd one, no rename can be kept from replacing a file.
@@ -9,14 +9,20 @@ import errno
 import os
 import random
 import sys
+from multiprocessing import get_context
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-from accel_trainer.core import exclusive_move, rename
+from accel_trainer.core import exclusive_move, process_space, rename
+from accel_trainer.core.processes import StopRequest
 from accel_trainer.launch.attempt import Attempt
 from accel_trainer.launch.machine import Machine
 from accel_trainer.launch.outcome import Outcome, OutcomeKind
 from accel_trainer.queue import moves, other_names, reclaim, run_claim, runner, scheduler
 from accel_trainer.queue.store import QueueStore
+
+# Tests of runners in their own process replace it.
+LISTEN = StopRequest.listen
 
 
 async def train(attempt: Attempt, *_: object) -> Outcome:
@@ -75,10 +81,19 @@ class Liar:
         return self.listings[name]
 
 
-def main() -> None:
-    queue = Path(sys.argv[1])
-    if len(sys.argv) > 2:
-        liar = Liar(int(sys.argv[2]))
+def start(queue: Path, seed: int | None = None) -> BaseProcess:
+    """Begin a runner of a queue: Python and pydantic take longer to start than its trainings."""
+    runner = get_context("fork").Process(target=_run, args=(queue, seed))
+    runner.start()
+    return runner
+
+
+def _run(queue: Path, seed: int | None) -> None:
+    process_space.own_start.cache_clear()  # it is another process than the one that knew this
+    random.seed()
+    StopRequest.listen = LISTEN  # type: ignore[method-assign]
+    if seed is not None:
+        liar = Liar(seed)
         Path.rename = lambda source, target: liar.renamed(source, target)  # type: ignore[method-assign, assignment]
         os.scandir = liar.listed  # type: ignore[assignment]
         os.link = liar.linked  # type: ignore[assignment]
@@ -90,7 +105,3 @@ def main() -> None:
     scheduler.LARGEST_PART = 0.5
     sys.executable = "/bin/false"  # a file is not looked at with torch
     runner.Runner(QueueStore(queue), Machine((), False, 2), lambda event: None).run()
-
-
-if __name__ == "__main__":
-    main()
