@@ -51,6 +51,7 @@ def read_all(descriptor: int) -> str:
 FAILED = Path("training_queue/failed")
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_a_queue_runs_to_its_end_before_a_terminal_or_pipe_that_nobody_reads(unread: tuple[int, int]) -> None:
     runner = run_queue(unread[1])
     try:
@@ -60,6 +61,7 @@ def test_a_queue_runs_to_its_end_before_a_terminal_or_pipe_that_nobody_reads(unr
     assert sorted(path.stem for path in FAILED.glob("*.json")) == ["a", "b", "c"]
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("unread", ["terminal"], indirect=True)
 def test_a_runner_before_a_stopped_terminal_takes_new_jobs_and_stops_when_asked(unread: tuple[int, int]) -> None:
     runner = run_queue(unread[1], "--watch")

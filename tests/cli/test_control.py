@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import COMMAND, as_another_machine, dead_token, wait_until, write_job
+from helpers import COMMAND, REPOSITORY, as_another_machine, dead_token, wait_until, write_job
 from typer.testing import CliRunner, Result
 
 from accel_trainer.cli import app, change_jobs
@@ -384,10 +384,15 @@ def test_the_host_of_an_old_claim_is_compared_whole(queue: QueueStore, monkeypat
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("unchecked")
-def test_a_running_job_is_canceled_and_another_held_and_both_go_on_later(queue: QueueStore) -> None:
+@pytest.mark.usefixtures("unchecked", "unplotted")
+def test_a_running_job_is_canceled_and_another_held_and_both_go_on_later(
+    queue: QueueStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ACCEL_TRAIN_ALLOW_IMPORTS", "tiny_models")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(REPOSITORY / "tests"), os.environ["PYTHONPATH"]]))
     for name in ("a", "b"):
-        write_job(queue.folder / f"{name}.json", model_dir=f"models/{name}", num_epochs=400)
+        resting = {"architecture": "tiny_models:Unhurried", "architecture_args": {"pause_s": 0.1}, "num_epochs": 400}
+        write_job(queue.folder / f"{name}.json", **resting, class_subset=[0, 1], model_dir=f"models/{name}")
     runner = subprocess.Popen([*COMMAND, "run-queue", "--slots", "2"], stdout=subprocess.DEVNULL)
     try:
         wait_until(lambda: all(Path(f"models/{name}/performance.csv").exists() for name in ("a", "b")))

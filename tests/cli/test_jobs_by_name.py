@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from faults.fork_server import ForkServer
 from helpers import write_job
 
 from accel_trainer.queue.store import QueueStore
@@ -17,39 +18,41 @@ Cli = Callable[..., subprocess.CompletedProcess[str]]
 PROGRAM = [sys.executable, "-m", "accel_trainer.cli"]
 
 
-def completed(words: str) -> list[str]:
+# A shell completes by the name of a program.
+PROGRAM_FILE = Path(sys.executable).with_name("accel-train")
+
+
+def asked(words: str) -> dict[str, str]:
+    """What a shell asks with."""
     about = {"COMP_WORDS": f"accel-train {words}", "COMP_CWORD": str(len(words.split(" ")))}
-    environment = {**os.environ, "_ACCEL_TRAIN_COMPLETE": "complete_bash", **about}
-    program = Path(sys.executable).with_name("accel-train")  # a shell completes by the name of a program
-    ended = subprocess.run([program], env=environment, capture_output=True, text=True, check=False, timeout=60)
-    return ended.stdout.split()
+    return {"_ACCEL_TRAIN_COMPLETE": "complete_bash", **about}
 
 
-def test_validate_and_sweep_take_a_job_of_the_queue(cli: Cli, queue: QueueStore) -> None:
+def test_validate_and_sweep_take_a_job_of_the_queue(forked_cli: Cli, queue: QueueStore) -> None:
     write_job(Path("training_queue/held/a-job.json"), image_size=32)
-    checked = cli("validate", "a-job")
+    checked = forked_cli("validate", "a-job")
     assert (checked.returncode, checked.stderr) == (0, "")
     assert "training images" in checked.stdout
-    swept = cli("sweep", "a-job", "--set", "seed=1,2", "--out", "swept")
+    swept = forked_cli("sweep", "a-job", "--set", "seed=1,2", "--out", "swept")
     assert (swept.returncode, swept.stderr) == (0, "")
     assert sorted(path.name for path in Path("swept").iterdir()) == ["a-job-seed1.json", "a-job-seed2.json"]
-    wrong = cli("train", "a-jbo")
+    wrong = forked_cli("train", "a-jbo")
     assert wrong.returncode == 2
     assert "did you mean 'a-job'?" in wrong.stderr
 
 
-def test_a_mistake_names_its_line_in_the_file_or_in_its_base(cli: Cli) -> None:
+def test_a_mistake_names_its_line_in_the_file_or_in_its_base(forked_cli: Cli) -> None:
     Path("base.json").write_text('{\n  "architecture": "small_cnn",\n  "batch_size": 0\n}\n')
     Path("mine.json").write_text(
         '{\n  "base": "base.json",\n  "optimizer_args": {\n    "lrr": 1\n  },\n  "num_epoch": 3\n}\n'
     )
     for verb in ("validate", "add", "train", "show"):
-        ended = cli(verb, "mine.json")
+        ended = forked_cli(verb, "mine.json")
         assert ended.returncode == 2, ended
         lines = ended.stderr.splitlines()
         assert [line.partition(": ")[2].partition(" ")[0] for line in lines if "num_epoch" in line] == ["mine.json:6:"]
         assert any(line.startswith("error: base.json:3: batch_size: 0 is not allowed") for line in lines), ended
-    in_json = json.loads(cli("validate", "--json", "mine.json").stdout)
+    in_json = json.loads(forked_cli("validate", "--json", "mine.json").stdout)
     assert any(problem.startswith("mine.json:6: num_epoch:") for problem in in_json["problems"])
 
 
@@ -76,9 +79,9 @@ def test_show_says_what_is_not_the_default(cli: Cli) -> None:
     assert lines[0] == "not the default: optimizer_args.lr 0.5, seed 3, priority 2"
 
 
-def test_a_mistyped_queue_is_no_new_folder(cli: Cli, queue: QueueStore) -> None:
+def test_a_mistyped_queue_is_no_new_folder(forked_cli: Cli, queue: QueueStore) -> None:
     for words in (("run-queue",), ("run-queue", "--watch"), ("run-queue", "--dry-run"), ("status",)):
-        refused = cli(*words, "--queue", "training_qeue")
+        refused = forked_cli(*words, "--queue", "training_qeue")
         assert refused.returncode == 3
         assert "there is no queue in training_qeue; did you mean 'training_queue'?" in refused.stderr
         assert not Path("training_qeue").exists()
@@ -102,13 +105,20 @@ def test_at_a_terminal_it_is_a_question(answer: bytes, code: int, queue: QueueSt
     assert Path("other").exists() == (code == 0)
 
 
-def test_a_shell_completes_jobs_files_and_runs(queue: QueueStore) -> None:
+def test_a_shell_completes_jobs_files_and_runs(queue: QueueStore, server: ForkServer) -> None:
+    def completed(words: str) -> list[str]:
+        return server.command(
+            [], before=f"import sys; sys.argv[0] = {str(PROGRAM_FILE)!r}\n", **asked(words)
+        ).stdout.split()
+
     write_job(Path("training_queue/a-job.json"))
     write_job(Path("training_queue/held/another.json"))
     write_job(Path("folder/mine.json"))
     Path("folder/notes.txt").write_text("")
     write_job(Path("models/small_cnn/a-run/config.json"))
-    assert completed("logs a") == ["a-job", "another"]
+    environment = {**os.environ, **asked("logs a")}
+    ended = subprocess.run([PROGRAM_FILE], env=environment, capture_output=True, text=True, check=False, timeout=60)
+    assert ended.stdout.split() == completed("logs a") == ["a-job", "another"]
     assert completed("hold --queue elsewhere a") == []
     assert completed("show a") == ["a-job", "another"]
     assert completed("show f") == ["folder/"]

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from helpers import QUICK_JOB, wait_until
 
 from accel_trainer import Job
 from accel_trainer.cli import main
+from accel_trainer.cli.verbs import MODULES
 from accel_trainer.core.lease import Owner, this_host
 from accel_trainer.core.process_space import machine_id
 from accel_trainer.queue.control import ControlAction, Pauses, Requests
@@ -111,7 +113,10 @@ def files_in(folder: Path) -> dict[Path, bytes]:
 
 
 @pytest.fixture
-def verb(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+def verb(folder: Path, forked_checks: None, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    for module in set(MODULES.values()):
+        import_module(f"accel_trainer.cli.{module}")  # once, and not in each process
+
     def run(words: str) -> None:
         monkeypatch.setattr(sys, "argv", ["accel-train", *words.split()])
         main()

@@ -75,6 +75,8 @@ resource.setrlimit(resource.RLIMIT_NOFILE, ({most}, {most}))
 from accel_trainer.cli import main
 main()
 """
+# What a verb starts for its work is as quickly there, and has the same disk.
+FORKING = "from faults.forked import fork_launches; fork_launches()\n"
 FULL = "from accel_trainer.cli import main; main()"
 
 
@@ -92,16 +94,27 @@ TINY: dict[str, Any] = {
 }
 
 
+# What verbs import late, and a process that tests fork need not import again.
+LATE = (
+    "accelerate.commands.launch",
+    "matplotlib.backends.backend_pdf",
+    "pyarrow.parquet",
+    "scipy.stats",
+    "accel_trainer.degradations.registry",
+    "accel_trainer.measures.measure",
+    "accel_trainer.report.curves_figure",
+)
+
+
 @pytest.fixture(scope="module")
-def trained(server: ForkServer, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a run that is trained. Only to be copied."""
-    folder = tmp_path_factory.mktemp("trained")
-    server.train(write_job(folder / "job.json", **TINY, model_dir=str(folder / "run")))
-    return folder / "run"
-
-
-def lay_out(folder: Path, trained: Path) -> None:
-    """A queue with a job in every state that a verb takes one from, and what other verbs read."""
+def laid_out(server: ForkServer, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A queue with a job in every state that a verb takes one from, what other verbs read, such as a run that is
+    trained, and another queue beside it. Anybody may write there. Only to be copied."""
+    server.preload(*LATE)
+    folder = tmp_path_factory.mktemp("laid-out") / "place"
+    folder.mkdir()
+    server.train(write_job(folder.parent / "run.json", **TINY, model_dir=str(folder / "run")))
+    (folder / "run" / "wandb" / "offline-run-20261231_235959-a-job").mkdir(parents=True)
     queue = QueueStore(folder / "training_queue")
     queue.create()
     for number, name in enumerate(("a", "held/h", "failed/f", "done/d")):
@@ -119,9 +132,17 @@ def lay_out(folder: Path, trained: Path) -> None:
     np.save(folder / "people.npy", np.array([[1.0, 3.0, 2.0], [1.0, 2.0, 3.0]]))
     (folder / "sent").mkdir()
     (folder / "sent/config.json").write_text('{"accel_train": {"version": 1, "files": {}}}')
-    (folder.parent / "other").mkdir()
-    shutil.copytree(trained, folder / "run")
-    (folder / "run" / "wandb" / "offline-run-20261231_235959-a-job").mkdir(parents=True)
+    subprocess.run(["chmod", "-R", "a+rwX", folder.parent], check=True)
+    return folder
+
+
+def lay_out(folder: Path, laid_out: Path) -> None:
+    """The same in a folder, with another queue and a new job beside it."""
+    shutil.copytree(laid_out, folder, dirs_exist_ok=True)
+    for path in (folder.parent, folder, folder.parent / "other"):
+        path.mkdir(exist_ok=True)
+        path.chmod(0o777)
+    write_job(folder.parent / "new.json", seed=9).chmod(0o666)
 
 
 def jobs(folder: Path) -> Counter[str]:
@@ -181,16 +202,15 @@ def takes_long(verb: str) -> Any:
 
 @pytest.mark.parametrize("verb", [*map(takes_long, VERBS)])
 def test_a_verb_on_a_full_disk_is_at_most_a_line_and_loses_no_job(
-    server: ForkServer, trained: Path, verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: ForkServer, laid_out: Path, verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_job(tmp_path / "new.json", seed=9)
     with own_disk(tmp_path / "disk", "size=2m") as disk:
-        lay_out(disk, trained)
+        lay_out(disk, laid_out)
         subprocess.run(["dd", "if=/dev/zero", f"of={disk}/rest", "bs=4k"], capture_output=True)
         before = jobs(disk)
         with monkeypatch.context() as there:
             there.chdir(disk)
-            code, text = tried(server, VERBS[verb], FULL, tmp_path)
+            code, text = tried(server, VERBS[verb], FORKING + FULL, tmp_path)
         check(VERBS[verb], code, text, before, jobs(disk))
 
 
@@ -203,12 +223,10 @@ def test_a_verb_on_a_full_disk_is_at_most_a_line_and_loses_no_job(
     ],
 )
 def test_a_verb_with_few_open_files_is_at_most_a_line_and_loses_no_job(
-    server: ForkServer, trained: Path, words: str, few: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: ForkServer, laid_out: Path, words: str, few: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_job(tmp_path / "new.json", seed=9)
     folder = tmp_path / "place"
-    folder.mkdir()
-    lay_out(folder, trained)
+    lay_out(folder, laid_out)
     monkeypatch.chdir(folder)
     before = jobs(folder)
     code, text = tried(server, words, LIMITED.format(most=3 + few), tmp_path)
@@ -222,14 +240,11 @@ STARTING = ("validate", "add", "sweep", "train", "run-queue --cpu", *LONG)
 @pytest.mark.skipif(os.geteuid() != 0 or sys.platform != "linux", reason="only root can be somebody who may do less")
 @pytest.mark.parametrize("words", [*VERBS.values(), "train ../new.json --cpu", "run-queue --cpu"])
 def test_a_verb_that_may_start_no_thread_or_process_is_at_most_a_line_and_loses_no_job(
-    server: ForkServer, trained: Path, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: ForkServer, laid_out: Path, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with tempfile.TemporaryDirectory() as anybodys:  # pytest's own folders are only its user's
-        write_job(Path(anybodys) / "new.json", seed=9)
         folder = Path(anybodys) / "place"
-        folder.mkdir()
-        lay_out(folder, trained)
-        subprocess.run(["chmod", "-R", "a+rwX", anybodys], check=True)
+        lay_out(folder, laid_out)
         before = jobs(folder)
         with monkeypatch.context() as there:
             there.chdir(folder)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import QUICK_JOB, file_names, write_job
+from helpers import file_names, write_job
 from typer.testing import CliRunner, Result
 
 from accel_trainer.api.verdicts import check_job, checked_alike
@@ -379,15 +379,16 @@ def test_compare_refuses_a_column_that_is_none():
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("unchecked")
+@pytest.mark.usefixtures("unchecked", "unplotted")
 def test_a_sweep_is_made_trained_and_compared(cli):
     """As in the README, with the command lines that the verbs tell."""
+    write_job(Path("base.json"), architecture="small_cnn", architecture_args={"features": [8, 8, 8]})
     result = cli("sweep", "base.json", "--set", "num_epochs=1", *SEEDS, "--add")
     assert result.returncode == 0, result.stderr
     run = shlex.split(result.stdout.splitlines()[-1].removeprefix("next: "))
     assert run[0] == "accel-train"
     assert cli(*run[1:]).returncode == 0
-    runs = sorted(Path("models", QUICK_JOB["architecture"]).iterdir())
+    runs = sorted(Path("models/small_cnn").iterdir())
     rows = json.loads(cli("compare", "--json", *runs).stdout)
     assert [(row["job"], row["state"], row["settings"]) for row in rows] == [
         (f"base-num_epochs1-seed{seed}", "finished", {"seed": seed}) for seed in (0, 1)

@@ -142,7 +142,7 @@ def test_a_batch_that_cannot_be_divided_names_sizes_that_can(cli):
 
 
 @pytest.mark.parametrize("verb", ["validate", "show", "train", "add"])
-def test_every_verb_that_takes_a_job_refuses_what_is_none(cli, verb):
+def test_every_verb_that_takes_a_job_refuses_what_is_none(forked_cli, verb):
     Path("folder.json").mkdir()
     write_job(Path("real.json"))
     Path("link.json").symlink_to("real.json")
@@ -156,7 +156,7 @@ def test_every_verb_that_takes_a_job_refuses_what_is_none(cli, verb):
         "absent.json": "No such file",
     }
     for name, words in expected.items():
-        assert words in one_line(cli(verb, name))
+        assert words in one_line(forked_cli(verb, name))
 
 
 def test_show_prints_a_job_with_all_its_defaults(cli):
@@ -244,20 +244,25 @@ def test_add_makes_jobs_that_evaluate_runs(cli):
     assert (shown["evaluate"], shown["name"], shown["weights"], shown["retries"]) == ("t", "mine", "best", 0)
 
 
-def test_add_of_an_evaluation_says_what_is_wrong_in_a_line(cli):
+def test_add_of_an_evaluation_says_what_is_wrong_in_a_line(forked_cli):
     job = write_job(Path("training_queue/t.json"), model_dir="models/t")
     said = "tt-validation: evaluate: 'tt' is not a run folder or a job of the queue training_queue"
-    assert said in one_line(cli("add", "--evaluate", "tt"))
-    assert "did you mean 't'?" in one_line(cli("add", "--evaluate", "tt"))
-    assert one_line(cli("add", job, "--weights", "final")) == "error: --weights: is of an evaluation: add --evaluate"
-    assert "cannot be a folder's name" in one_line(cli("add", "--evaluate", "t", "--name", "a/b"))
+    assert said in one_line(forked_cli("add", "--evaluate", "tt"))
+    assert "did you mean 't'?" in one_line(forked_cli("add", "--evaluate", "tt"))
+    assert (
+        one_line(forked_cli("add", job, "--weights", "final"))
+        == "error: --weights: is of an evaluation: add --evaluate"
+    )
+    assert "cannot be a folder's name" in one_line(forked_cli("add", "--evaluate", "t", "--name", "a/b"))
     Path("e.json").write_text('{"evaluate": "t", "num_epochs": 3}')
     for verb in ("add", "validate", "show"):
-        assert one_line(cli(verb, "e.json")) == (
+        assert one_line(forked_cli(verb, "e.json")) == (
             "error: e.json: num_epochs: is of jobs that train; this one evaluates a run"
         )
     for verb in ("train", "preview", "profile"):
-        assert "e.json: evaluate: evaluates a run; what trains is a job without it" in one_line(cli(verb, "e.json"))
+        assert "e.json: evaluate: evaluates a run; what trains is a job without it" in one_line(
+            forked_cli(verb, "e.json")
+        )
 
 
 def test_a_dry_run_has_evaluations_beside_trainings(cli):
@@ -294,11 +299,10 @@ def test_status_prints_what_a_pending_job_waits_for(cli):
     }
 
 
-@pytest.mark.usefixtures("unchecked")
-def test_a_queue_of_jobs_that_can_never_run_ends_with_a_line_each(cli):
+def test_a_queue_of_jobs_that_can_never_run_ends_with_a_line_each(forked_cli):
     write_job(Path("training_queue/child.json"), **CHILD)
     write_job(Path("training_queue/held/parent.json"))
-    result = cli("run-queue")
+    result = forked_cli("run-queue")
     assert result.returncode == 1
     assert result.stdout.splitlines() == ["checking 1 job", "1 job to run", "child: waits for 'parent', which is held"]
     assert Path("training_queue/child.json").exists()
@@ -333,13 +337,13 @@ def test_dry_run_lists_jobs_in_dependency_order_with_their_parents(cli):
     assert result.stderr.count("after: the job waits for itself") == 3
 
 
-def test_a_single_job_is_not_trained_from_one_that_is_not_done(cli):
+def test_a_single_job_is_not_trained_from_one_that_is_not_done(forked_cli):
     write_job(Path("training_queue/parent.json"))
     child = write_job(Path("child.json"), **CHILD)
     said = "finetune_args.starting_params: 'parent' is pending in training_queue, not done; add this job to the queue"
-    assert said in one_line(cli("train", child))
+    assert said in one_line(forked_cli("train", child))
     assert "'parent' is neither a path nor a job of the queue other" in one_line(
-        cli("train", child, "--queue", "other")
+        forked_cli("train", child, "--queue", "other")
     )
 
 
@@ -358,7 +362,7 @@ def test_train_refuses_after_and_passes_on_the_starting_parameters(monkeypatch, 
     assert attempts[0].starting_params == Path("models/squeezenet1_1/parent")
 
 
-def test_what_is_no_job_goes_to_failed_and_nothing_else_is_harmed(cli):
+def test_what_is_no_job_goes_to_failed_and_nothing_else_is_harmed(forked_cli):
     queue = Path("training_queue")
     queue.mkdir()
     Path("victim.json").write_text("{}")
@@ -367,7 +371,7 @@ def test_what_is_no_job_goes_to_failed_and_nothing_else_is_harmed(cli):
     (queue / "noise.json").write_bytes(os.urandom(1_000_000))
     (queue / "-rf.json").write_text("{}")
     (queue / "new\nline.json").write_text("{}")
-    result = cli("run-queue")
+    result = forked_cli("run-queue")
     assert result.returncode == 1
     assert Path("victim.json").read_text() == "{}"
     failed = {path.name for path in (queue / "failed").iterdir() if path.suffix == ".json"}
@@ -376,39 +380,43 @@ def test_what_is_no_job_goes_to_failed_and_nothing_else_is_harmed(cli):
     assert not list(queue.glob("*.json"))
 
 
-def test_a_queue_that_cannot_be_is_exit_code_3(cli):
+def test_a_queue_that_cannot_be_is_exit_code_3(forked_cli):
     Path("file").write_text("")
-    assert "cannot be used" in one_line(cli("run-queue", "--queue", "file"), exit_code=3)
-    assert "there is no queue" in one_line(cli("status"), exit_code=3)
+    assert "cannot be used" in one_line(forked_cli("run-queue", "--queue", "file"), exit_code=3)
+    assert "there is no queue" in one_line(forked_cli("status"), exit_code=3)
 
 
-def test_an_empty_queue_ends_at_once_with_success(cli):
-    assert cli("run-queue").returncode == 0
-    assert "no jobs" in cli("status").stdout
+def test_an_empty_queue_ends_at_once_with_success(forked_cli):
+    assert forked_cli("run-queue").returncode == 0
+    assert "no jobs" in forked_cli("status").stdout
 
 
 @pytest.mark.parametrize(("flag", "value"), [("--gpus", "0,zero"), ("--gpus", "1,1")])
-def test_contradictory_flags_are_refused_with_one_line_each(cli, flag, value):
-    assert "--gpus" in one_line(cli("run-queue", flag, value))
+def test_contradictory_flags_are_refused_with_one_line_each(forked_cli, flag, value):
+    assert "--gpus" in one_line(forked_cli("run-queue", flag, value))
 
 
-def test_a_users_model_needs_permission_and_its_output_stays_off_stdout(cli):
+def test_a_users_model_needs_permission_and_its_output_stays_off_stdout(forked_cli):
     Path("my_lab.py").write_text(
         "from torch import nn\nprint('{imported}')\n\n\ndef small(num_classes):\n"
         "    print('built')\n    return nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, num_classes))\n"
     )
     job = write_job(Path("job.json"), architecture="my_lab:small", architecture_args=None)
-    allowed = cli("validate", "--json", "--allow-imports", "my_lab", job)
+    allowed = forked_cli("validate", "--json", "--allow-imports", "my_lab", job)
     assert json.loads(allowed.stdout)["summary"]["parameters"] == 3 * 32 * 32 * 10 + 10
     assert "imported" not in allowed.stderr + allowed.stdout
-    assert cli("add", job, ACCEL_TRAIN_ALLOW_IMPORTS="my_lab").returncode == 0
-    refused = cli("validate", job)
+    assert forked_cli("add", job, ACCEL_TRAIN_ALLOW_IMPORTS="my_lab").returncode == 0
+    refused = forked_cli("validate", job)
     said = "architecture: importing 'my_lab' is not allowed; allow it with --allow-imports my_lab or "
     assert one_line(refused) == f"error: job.json: {said}ACCEL_TRAIN_ALLOW_IMPORTS=my_lab"
     assert "imported" not in refused.stderr
-    printed = cli("run-queue", "--dry-run", "--allow-imports", "my_lab", ACCEL_TRAIN_ALLOW_IMPORTS="other").stdout
+    printed = forked_cli(
+        "run-queue", "--dry-run", "--allow-imports", "my_lab", ACCEL_TRAIN_ALLOW_IMPORTS="other"
+    ).stdout
     assert "ACCEL_TRAIN_ALLOW_IMPORTS=other,my_lab" in printed.partition("accelerate launch")[0]
-    assert "--allow-imports: 'my lab' is not the name" in one_line(cli("train", job, "--allow-imports", "my lab"))
+    assert "--allow-imports: 'my lab' is not the name" in one_line(
+        forked_cli("train", job, "--allow-imports", "my lab")
+    )
 
 
 def test_models_are_listed_for_people_and_for_programs(capsys, monkeypatch):
@@ -501,7 +509,7 @@ def test_with_several_gpus_a_terminal_asks_which_and_enter_means_all(monkeypatch
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("unchecked")
+@pytest.mark.usefixtures("unchecked", "unplotted")
 def test_watch_waits_for_jobs_until_it_is_stopped(background):
     runner = background("run-queue", "--watch")
     wait_until(lambda: Path("training_queue/done").is_dir())
