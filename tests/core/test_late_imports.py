@@ -1,12 +1,15 @@
 """What a training does not use of torch is not imported for it, and is what it always was for who uses it."""
 
+import json
 import subprocess
 import sys
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch.fx.experimental.symbolic_shapes as symbols
+from faults.fork_server import ForkServer
 
 from accel_trainer.core import late_imports
 from accel_trainer.core.late_imports import SYMBOLS
@@ -88,22 +91,50 @@ assert found == [(torch._dynamo.config, sys.modules[SYMBOLS].ShapeEnv)] * 4
 }
 
 
+# Each in a fork of one process that has imported torch: its exit code, and the error that ended it.
+FORK_EACH = """
+import json, os, traceback
+found = {}
+for name, code in json.loads(sys.argv[1]).items():
+    reads, writes = os.pipe()
+    if (pid := os.fork()) == 0:
+        try:
+            exec(code, globals())
+            os._exit(0)
+        except BaseException:
+            os.write(writes, traceback.format_exc().encode())
+        finally:
+            os._exit(1)
+    os.close(writes)
+    with os.fdopen(reads) as said:
+        error = said.read()
+    found[name] = (os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), error)
+print(json.dumps(found))
+"""
+
+
+@pytest.fixture(scope="module")
+def outcomes() -> dict[str, list[Any]]:
+    """What became of each use."""
+    codes = {used: (TRAIN if used == "who compiles" else "") + code for used, code in USED.items()}
+    command = [sys.executable, "-c", BEGIN + FORK_EACH, json.dumps(codes)]
+    ended = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    found: dict[str, list[Any]] = json.loads(ended.stdout)
+    return found
+
+
 @pytest.mark.parametrize("used", USED)
-def test_what_is_imported_late_is_itself_for_who_uses_it(used: str) -> None:
-    trained = TRAIN if used == "who compiles" else ""
-    ended = subprocess.run(
-        [sys.executable, "-c", BEGIN + trained + USED[used]], capture_output=True, text=True, check=False
-    )
-    assert ended.returncode == 0, ended.stderr
+def test_what_is_imported_late_is_itself_for_who_uses_it(outcomes: dict[str, list[Any]], used: str) -> None:
+    assert outcomes[used] == [0, ""], outcomes[used][1]
 
 
-def test_what_is_imported_already_stays() -> None:
+def test_what_is_imported_already_stays(server: ForkServer, tmp_path: Path) -> None:
     code = "import torch._dynamo as real, sys; from accel_trainer.core.late_imports import import_late; import_late()\n"
     code += (
         "import torch._dynamo; from torch._dynamo import utils; assert torch._dynamo is real and utils is real.utils"
     )
-    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert ended.returncode == 0, ended.stderr
+    log = tmp_path / "log"
+    assert server.script(code, [], log, processes=1) == [0], log.read_text()
 
 
 VALUES: tuple[Any, ...] = (True, False, 0, 1, 7, (2, 3), [2, 3], (2, 4), (2,), ())

@@ -5,10 +5,11 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from faults.fork_server import ForkServer
 
 from accel_trainer.core.processes import Program
 from accel_trainer.doctor import software
@@ -24,6 +25,22 @@ def asked() -> dict[str, str]:
         return dict(software.probe_wandb(probe))
 
 
+Ask = Callable[[], dict[str, str]]
+
+
+@pytest.fixture
+def ask(server: ForkServer, tmp_path: Path) -> Ask:
+    """As `asked`, of a process that need not import torch."""
+    script = "import json; from accel_trainer.workers.probe_wandb import probe_wandb; print(json.dumps(probe_wandb()))"
+
+    def told() -> dict[str, str]:
+        log = tmp_path / "told"
+        assert server.script(script, [], log, processes=1) == [0], log.read_text()
+        return dict(json.loads(log.read_text().splitlines()[-1]))
+
+    return told
+
+
 # -- login ------------------------------------------------------------------------------------------------------------
 
 
@@ -37,14 +54,14 @@ def test_without_a_login_wandb_is_offline_and_that_is_a_warning() -> None:
 
 
 @pytest.mark.parametrize("place", ["environment", "netrc"])
-def test_somebody_is_logged_in_and_the_key_is_not_shown(monkeypatch: pytest.MonkeyPatch, place: str) -> None:
+def test_somebody_is_logged_in_and_the_key_is_not_shown(ask: Ask, monkeypatch: pytest.MonkeyPatch, place: str) -> None:
     if place == "environment":
         monkeypatch.setenv("WANDB_API_KEY", KEY)
     else:
         netrc = Path("~/.netrc").expanduser()
         netrc.write_text(f"machine api.wandb.ai\n  login user\n  password {KEY}\n")
         netrc.chmod(0o600)
-    told = asked()
+    told = ask()
     assert told["mode"] == "online"
     finding = software.wandb_login(told)
     assert finding.grade is Grade.OK
@@ -62,20 +79,20 @@ def test_a_mode_that_is_set_is_what_counts(monkeypatch: pytest.MonkeyPatch) -> N
     ("variable", "value"), [("WANDB_MODE", "onlin"), ("WANDB_BASE_URL", f"https//user:{KEY}@host")]
 )
 def test_settings_that_wandb_refuses_are_named_and_not_quoted(
-    monkeypatch: pytest.MonkeyPatch, variable: str, value: str
+    ask: Ask, monkeypatch: pytest.MonkeyPatch, variable: str, value: str
 ) -> None:
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     monkeypatch.setenv(variable, value)
-    told = asked()
+    told = ask()
     finding = software.wandb_login(told)
     assert finding.grade is Grade.PROBLEM
     assert variable in finding.message
     assert KEY not in finding.message + str(finding.fix) + json.dumps(told)
 
 
-def test_a_key_that_wandb_refuses_is_not_quoted(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_key_that_wandb_refuses_is_not_quoted(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_API_KEY", f" {KEY} ")
-    told = asked()
+    told = ask()
     finding = software.wandb_login(told)
     assert KEY not in finding.message + str(finding.fix) + json.dumps(told)
 

@@ -1,15 +1,22 @@
+import os
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
+from multiprocessing import get_context
+from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import TextIO
 
 import pytest
+from helpers import wait_until
 from PIL import Image
 
 from accel_trainer.report.plots import draw_curves, draw_range_test
 from accel_trainer.report.range_test_figure import shown_losses
 from accel_trainer.run.folder import RunFolder
+from accel_trainer.workers import plot
 
 HEADER = "epoch,split,loss,acc1,acc5,lr,images_per_s,seconds\n"
 
@@ -109,9 +116,7 @@ def test_the_program_draws_for_every_line_and_ends_with_its_input(
     assert program.stdin is not None
     program.stdin.write("draw\n")
     program.stdin.flush()
-    deadline = time.monotonic() + 60
-    while not run.plot("png").exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
+    wait_until(run.plot("png").exists, 60)
     first = run.plot("png").read_bytes()
     assert not run.plot("pdf").exists()  # it and the SVG are for who looks at what is done
     write_epochs(run, 5)
@@ -124,24 +129,47 @@ def test_the_program_draws_for_every_line_and_ends_with_its_input(
     assert drawn(run) == last
 
 
-def test_the_program_draws_all_forms_when_the_training_ends_without_a_word(
-    run: RunFolder, program: "subprocess.Popen[str]"
-) -> None:
-    assert program.stdin is not None
-    program.stdin.write("draw\n")
-    program.stdin.flush()
-    deadline = time.monotonic() + 60
-    while not run.plot("png").exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    program.communicate(timeout=60)  # the end of its input, as of a training that is killed
+@dataclass
+class Fork:
+    """The program in a fork of this process, which has imported matplotlib; `requests` is its input."""
+
+    process: BaseProcess
+    requests: TextIO
+
+    def end(self) -> int | None:
+        """The end of its input, as of a training that is killed; its exit code."""
+        self.requests.close()
+        self.process.join(60)
+        return self.process.exitcode
+
+
+@pytest.fixture
+def fork(run: RunFolder) -> Iterator[Fork]:
+    reads, writes = os.pipe()
+
+    def act() -> None:
+        os.close(writes)
+        sys.stdin = os.fdopen(reads)
+        plot.main([str(run.path)])
+
+    process = get_context("fork").Process(target=act)
+    process.start()
+    os.close(reads)
+    with os.fdopen(writes, "w", buffering=1) as requests:
+        yield Fork(process, requests)
+    process.kill()
+    process.join()
+
+
+def test_the_program_draws_all_forms_when_the_training_ends_without_a_word(run: RunFolder, fork: Fork) -> None:
+    fork.requests.write("draw\n")
+    wait_until(run.plot("png").exists, 60)
+    assert fork.end() == 0
     assert all(run.plot(suffix).exists() for suffix in ("png", "pdf", "svg"))
 
 
-def test_the_program_ends_without_a_drawing_that_nobody_asked_for(
-    run: RunFolder, program: "subprocess.Popen[str]"
-) -> None:
-    program.communicate(timeout=60)
-    assert program.returncode == 0
+def test_the_program_ends_without_a_drawing_that_nobody_asked_for(run: RunFolder, fork: Fork) -> None:
+    assert fork.end() == 0
     assert not run.plot("png").exists()
 
 

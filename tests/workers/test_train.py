@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from faults.fork_server import ForkServer
 from helpers import dead_token, wait_until, write_job
 
 from accel_trainer.config import Job
@@ -119,7 +120,9 @@ def test_signs_of_life_are_given_while_it_trains(monkeypatch):
 
 
 @pytest.mark.parametrize("what", ["taken over", "kept"])
-def test_a_trainer_whose_folder_was_taken_over_writes_nothing_more(what: str, tmp_path: Path) -> None:
+def test_a_trainer_whose_folder_was_taken_over_writes_nothing_more(
+    what: str, tmp_path: Path, server: ForkServer
+) -> None:
     file = write_job(Path("job.json"), model_dir="run")
     code = f"""
 import sys, time
@@ -142,8 +145,8 @@ sys.exit(worker.main([{str(file)!r}, "--name=job"]))
     run.create()
     owner = Owner.new()
     acquire(run, owner, end_leftovers=print, say=print)
-    environment = {**os.environ, TOKEN_VARIABLE: owner.token}
-    ended = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
-    assert (ended.returncode == 0) == (what == "kept"), ended.stderr
+    log = tmp_path / "log"
+    (exit_code,) = server.script(code, [], log, processes=1, **{TOKEN_VARIABLE: owner.token})
+    assert (exit_code == 0) == (what == "kept"), log.read_text()
     assert (run.path / "written").exists() == (what == "kept")
-    assert ("its lock is gone" in ended.stderr) == (what == "taken over")
+    assert ("its lock is gone" in log.read_text()) == (what == "taken over")

@@ -4,7 +4,6 @@ import logging
 import os
 import re
 import signal
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from faults.fork_server import ForkServer
 
 from accel_trainer.data.precision import float32_as
 from accel_trainer.zoo import process_settings
@@ -89,8 +89,9 @@ def test_a_setting_is_put_back_and_named(line: str, caplog: pytest.LogCaptureFix
 
 
 @pytest.mark.skipif(not hasattr(torch.backends.cuda.matmul, "fp32_precision"), reason="torch has the older way only")
-def test_also_where_torch_is_told_in_its_newer_way() -> None:
-    subprocess.run([sys.executable, "-c", NEWER], check=True, timeout=120)
+def test_also_where_torch_is_told_in_its_newer_way(server: ForkServer, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    assert server.script(NEWER, [], log, processes=1) == [0], log.read_text()
 
 
 @pytest.mark.parametrize("where", ["import", "constructor"])

@@ -1,13 +1,13 @@
 """timm's models by name, with random weights."""
 
 import inspect
-import subprocess
-import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 import timm
 import torch
+from faults.fork_server import ForkServer
 
 from accel_trainer.core.errors import UserError
 from accel_trainer.zoo import registry, timm_models
@@ -78,6 +78,6 @@ def test_without_timm_the_command_to_install_it_is_given(monkeypatch: pytest.Mon
         build("resnet18")
 
 
-def test_timm_is_imported_only_where_it_is_named() -> None:
+def test_timm_is_imported_only_where_it_is_named(server: ForkServer, tmp_path: Path) -> None:
     code = "import sys; from accel_trainer.zoo import registry; sys.exit('timm' in sys.modules)"
-    subprocess.run([sys.executable, "-c", code], check=True)
+    assert server.script(code, [], tmp_path / "log", processes=1) == [0]
