@@ -1,7 +1,7 @@
 """A run folder for scripts and notebooks: what was trained, how well, and the model itself."""
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
@@ -240,13 +240,22 @@ class Run:
         with imports_allowed(allow):
             return evaluate(self._folder, str(weights), dataset, None if data_root is None else Path(data_root))
 
-    def evaluate_plan(self, plan: "EvaluationPlan", *, allow: str | Iterable[str] = ()) -> "MeasuredEvaluation":
-        """`evaluate` of what a plan says, as a job file has it (`accel_trainer.config.evaluation`)."""
+    def evaluate_plan(
+        self,
+        plan: "EvaluationPlan",
+        *,
+        allow: str | Iterable[str] = (),
+        on_progress: Callable[[int, int], None] = lambda done, total: None,
+    ) -> "MeasuredEvaluation":
+        """`evaluate` of what a plan says, as a job file has it (`accel_trainer.config.evaluation`).
+
+        on_progress: called after each batch with the number of trials that are done, and of all.
+        """
         from accel_trainer.api.measured_evaluation import MeasuredEvaluation
         from accel_trainer.evaluation.run_plan import run_plan
 
         with imports_allowed(allow):
-            measured = run_plan(self._folder, plan)
+            measured = run_plan(self._folder, plan, on_progress=on_progress)
         return MeasuredEvaluation(measured.folder, measured.computed)
 
     def export(

@@ -12,13 +12,14 @@ import typer
 
 from accel_trainer.cli.app import SIGNALED, SOME_FAILED, echo, print_problems
 from accel_trainer.cli.completion import runs
+from accel_trainer.cli.worker_bar import worker_bar
 from accel_trainer.config.evaluation import EvaluationPlan
 from accel_trainer.core.child_environment import Family, in_one_line, leftovers
 from accel_trainer.core.errors import Problem, UserError
 from accel_trainer.core.launched import SET_ASIDE_VARIABLE
 from accel_trainer.core.machine_errors import why_of_machine_in
 from accel_trainer.launch.accelerate_config import ConfigFile, Origin, read_config
-from accel_trainer.launch.call_worker import WorkerCall, WorkerFailed, WorkerStopped
+from accel_trainer.launch.call_worker import WorkerCall, WorkerFailed, WorkerStopped, listening
 from accel_trainer.launch.command import LaunchOptions
 
 RunArgument = Annotated[Path, typer.Argument(help="Run folder.", show_default=False, autocompletion=runs)]
@@ -90,7 +91,8 @@ def worker_call(called: AbstractContextManager[WorkerCall], what: str) -> Iterat
     """A call of a worker; what ends it without an answer becomes a line and an exit code. Raises UserError."""
     report_set_aside()
     try:
-        with called as call:
+        with worker_bar(what) as show, listening(show), called as call:
+            show.close()
             yield call
     except WorkerStopped as stopped:
         echo(f"{what} was stopped", err=True)

@@ -1,13 +1,16 @@
-"""A worker that is called for one JSON answer: both ends of that answer."""
+"""A worker that is called for one JSON answer: both ends of that answer, and of how far it is."""
 
 import asyncio
 import json
 import logging
+import math
 import shutil
 import tempfile
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +27,8 @@ from accel_trainer.launch.outcome import last_error_line
 from accel_trainer.launch.process_group import POLL_S, ProcessGroup
 from accel_trainer.launch.protocol import ERROR_PREFIX
 from accel_trainer.run.log import begin_logging
+
+_NOTE_EVERY_S = 0.5
 
 
 class WorkerFailed(Exception):
@@ -43,7 +48,7 @@ async def worker_answer(launch: Launch, answer: Path, log: Path, stop: StopReque
 
     Raises UserError for the problems that it reports, and WorkerFailed.
     """
-    exit_code = await _until_it_ends(launch, log, stop)
+    exit_code = await _until_it_ends(launch, log, stop, answer.with_name(PROGRESS))
     if stop or (launch.machine_rank > 0 and exit_code == 0):
         return None
     try:
@@ -55,17 +60,58 @@ async def worker_answer(launch: Launch, answer: Path, log: Path, stop: StopReque
     return found
 
 
-async def _until_it_ends(launch: Launch, log: Path, stop: StopRequest) -> int:
+async def _until_it_ends(launch: Launch, log: Path, stop: StopRequest, progress: Path) -> int:
     """The launcher's exit code."""
+    listener = _listener.get()
     worker = ProcessGroup(launch, Owner.new().token, log)
     try:
         while worker.exit_code is None:
             if stop:
                 worker.kill()
+            if listener is not None:
+                listener(*_progress_in(progress))
             await asyncio.sleep(POLL_S)
     finally:
         exit_code = await worker.stop()
     return exit_code
+
+
+# Takes how much is done, and of how much; None where that is not known.
+Listener = Callable[[int | None, int | None], None]
+_listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
+
+
+@contextmanager
+def listening(listener: Listener) -> Iterator[None]:
+    """In this context a listener is told, ten times a second, how far the worker is that is called."""
+    token = _listener.set(listener)
+    try:
+        yield
+    finally:
+        _listener.reset(token)
+
+
+def _progress_in(path: Path) -> tuple[int | None, int | None]:
+    with suppress(OSError, ValueError):
+        done, total = map(int, path.read_text().split())
+        return done, total
+    return None, None
+
+
+class ProgressNote:
+    """The worker's side: notes beside its answer how much is done, and of how much, twice a second at most."""
+
+    def __init__(self, answer: Path, rank: int) -> None:
+        self._path, self._is_first = answer.with_name(PROGRESS), rank == 0
+        self._noted = -math.inf
+
+    def __call__(self, done: int, total: int) -> None:
+        """Note it, on rank 0."""
+        now = time.monotonic()
+        if self._is_first and (now - self._noted >= _NOTE_EVERY_S or done == total):
+            self._noted = now
+            with suppress(OSError):  # it is only to be watched
+                write_atomic(self._path, f"{done} {total}", durable=False)
 
 
 log = logging.getLogger(__name__)
@@ -91,7 +137,7 @@ def answer(path: Path, rank: int, find: Callable[[], dict[str, Any]]) -> int:
 
 
 # What the worker writes, in the folder that it is given.
-ANSWER = "answer.json"
+ANSWER, PROGRESS = "answer.json", "progress.txt"
 # And prints.
 LOG = "log.txt"
 
@@ -124,7 +170,7 @@ def _remove(place: Path) -> None:
     cannot be listed; of one in which no worker has begun it is known what there is."""
     shutil.rmtree(place, ignore_errors=True)
     with suppress(OSError):
-        for name in (ANSWER, LOG):
+        for name in (ANSWER, PROGRESS, LOG):
             (place / name).unlink(missing_ok=True)
         place.rmdir()
 

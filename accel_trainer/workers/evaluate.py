@@ -20,7 +20,7 @@ from typing import Any
 from accel_trainer.api.trained_run import load_run
 from accel_trainer.config.evaluation import EvaluationPlan
 from accel_trainer.evaluation.tracked import log_evaluation
-from accel_trainer.launch.call_worker import answer
+from accel_trainer.launch.call_worker import ProgressNote, answer
 from accel_trainer.run.evaluations import EvaluationFolder
 from accel_trainer.run.folder import RunFolder
 
@@ -40,7 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     def evaluate_run() -> dict[str, Any]:
         run = load_run(args.run)
         if args.plan is not None:
-            measured = run.evaluate_plan(EvaluationPlan.parse(json.loads(args.plan)))
+            plan = EvaluationPlan.parse(json.loads(args.plan))
+            measured = run.evaluate_plan(plan, on_progress=ProgressNote(args.answer, rank))
             if rank == 0:
                 log_evaluation(RunFolder(args.run), EvaluationFolder(measured.path))
             return measured.as_row()

@@ -16,7 +16,14 @@ from accel_trainer.core.errors import UserError
 from accel_trainer.core.launched import TOKEN_VARIABLE
 from accel_trainer.core.processes import StopRequest
 from accel_trainer.launch import call_worker as call_worker_module
-from accel_trainer.launch.call_worker import STOP_SIGNALS, WorkerFailed, WorkerStopped, call_worker, called_worker
+from accel_trainer.launch.call_worker import (
+    STOP_SIGNALS,
+    WorkerFailed,
+    WorkerStopped,
+    call_worker,
+    called_worker,
+    listening,
+)
 from accel_trainer.launch.command import Launch
 
 
@@ -119,3 +126,23 @@ except OSError as error:
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ended.stdout.split() == [str(errno.EMFILE), "None"], ended
     assert list(tmp_path.glob("accel-train-*")) == []
+
+
+def test_who_listens_is_told_how_far_the_worker_is(answer: Path, tmp_path: Path) -> None:
+    code = f"""
+from accel_trainer.launch.call_worker import ProgressNote
+answer = pathlib.Path(sys.argv[1])
+ProgressNote(answer, rank=1)(9, 9)
+time.sleep(0.3)
+note = ProgressNote(answer, rank=0)
+note(3, 10)
+note(4, 10)  # too soon to be noted
+time.sleep(0.4)
+note(10, 10)
+time.sleep(0.3)
+{writes({})}
+"""
+    heard: list[tuple[int | None, int | None]] = []
+    with listening(lambda done, total: heard.append((done, total))):
+        call_worker(script(code, answer), answer, tmp_path / "log", StopRequest())
+    assert list(dict.fromkeys(heard)) == [(None, None), (3, 10), (10, 10)]
