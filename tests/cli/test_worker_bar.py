@@ -17,7 +17,7 @@ with worker_bar.worker_bar("models/a: the evaluation") as show:
     show(1200, 50000)
     show._bar.refresh()
     print("drawn", flush=True)
-    input()
+    time.sleep(0.5)
 print("end", flush=True)
 time.sleep(60)
 """
@@ -27,7 +27,6 @@ def test_a_terminal_has_a_bar_until_the_answer_is_there() -> None:
     with PtyScreen([sys.executable, "-c", SCRIPT]) as shown:
         shown.until("drawn")
         assert any("models/a: the evaluation: 1,200 of 50,000 trials" in line for line in shown.lines)
-        shown.press("\n")
         shown.until("end")
         assert not any("trials" in line for line in shown.lines)
 
