@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from faults.fork_server import ForkServer, shared
 from faults.forked import start_checker
-from faults.site.injection import HANGS_VARIABLE, UNCHECKED_VARIABLE, UNPLOTTED_VARIABLE
-from helpers import COMMAND, REPOSITORY, kill_tree
+from faults.site.injection import FLUSH_VARIABLE, HANGS_VARIABLE, UNCHECKED_VARIABLE, UNPLOTTED_VARIABLE
+from helpers import COMMAND, REPOSITORY, NoPlotter, kill_tree
 
 from accel_trainer.core.child_environment import SLURM, THREAD_COUNTS, leftovers
 from accel_trainer.launch import attempt_files
@@ -143,22 +143,12 @@ def server() -> ForkServer:
     return shared()
 
 
-class _NoPlotter:
-    def __init__(self, run: object) -> None: ...
-
-    def start(self) -> None: ...
-
-    def draw(self, *, now: bool = False) -> None: ...
-
-    def close(self) -> None: ...
-
-
 @pytest.fixture
 def no_plots(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Trainings in this process draw no curves, which takes ten times as long as a tiny training, unless the test is
     marked with `plots`."""
     if request.node.get_closest_marker("plots") is None:
-        monkeypatch.setattr("accel_trainer.training.trainer.Plotter", _NoPlotter)
+        monkeypatch.setattr("accel_trainer.training.trainer.Plotter", NoPlotter)
 
 
 @pytest.fixture
@@ -178,6 +168,13 @@ def unplotted(monkeypatch: pytest.MonkeyPatch) -> None:
 def hangs_soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """A call on a disk counts as one that hangs after two seconds, in the processes that a test starts."""
     _set_at_start_of_python(monkeypatch, HANGS_VARIABLE, "2")
+
+
+@pytest.fixture
+def notes_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Evaluations in processes of their own have on the disk what they have computed until a tenth of a second ago, not
+    five seconds."""
+    _set_at_start_of_python(monkeypatch, FLUSH_VARIABLE, "0.1")
 
 
 def _set_at_start_of_python(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:

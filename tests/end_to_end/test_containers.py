@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 from faults import checks
+from faults.fork_server import ForkServer
 from faults.lab import SMALL_JOB
 from faults.site.injection import LEASE_VARIABLE
-from helpers import COMMAND, REPOSITORY, wait_until, write_job
+from helpers import COMMAND, wait_until
 from typer.testing import CliRunner
 
 from accel_trainer.cli import app
@@ -24,7 +25,7 @@ from accel_trainer.queue.store import QueueStore
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.status import read_status
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("unchecked", "unplotted", "tiny_models")]
 CONTAINER = ("unshare", "--pid", "--mount", "--mount-proc", "--fork", "--kill-child=SIGKILL", "--")
 LEASE_S = 60
 
@@ -37,6 +38,12 @@ def queue() -> QueueStore:
     queue = QueueStore(Path("training_queue"))
     queue.create()
     return queue
+
+
+def put(folder: Path, model_dir: Path, *, pause_s: float, num_epochs: int = 3) -> None:
+    """A small job into a folder, which takes so long over every step and none of the processor's time."""
+    job = {**SMALL_JOB, "architecture_args": {"pause_s": pause_s}, "model_dir": str(model_dir)}
+    (folder / "a.json").write_text(json.dumps({**job, "num_epochs": num_epochs}))
 
 
 @contextmanager
@@ -58,12 +65,11 @@ def asked(*words: str) -> str:
     return done.stdout + done.stderr
 
 
-@pytest.mark.usefixtures("unchecked")
 def test_a_container_leaves_alone_what_another_trains_and_takes_it_when_that_is_silent(
     queue: QueueStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = RunFolder(Path("run"))
-    write_job(queue.folder / "a.json", model_dir="run", num_epochs=1000)
+    put(queue.folder, run.path, pause_s=0.3, num_epochs=1000)
     with container("run-queue", "--queue", str(queue.folder)) as runner:
         wait_until(lambda: (status := read_status(run)) is not None and status.step > 0)
         (claim,) = queue.claims()
@@ -85,19 +91,25 @@ def test_a_container_leaves_alone_what_another_trains_and_takes_it_when_that_is_
     assert [job.name for job in queue.jobs(JobState.PENDING)] == ["a"]
 
 
-@pytest.mark.usefixtures("unchecked")
+@pytest.fixture
+def on_one_core() -> Iterator[None]:
+    """All that is started has one thread to compute with, as the server's trainers have: how many there are changes
+    the last bits of sums."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(before)})
+    yield
+    os.sched_setaffinity(0, before)
+
+
+@pytest.mark.usefixtures("on_one_core")
 def test_the_job_of_a_container_that_is_gone_is_finished_in_another_with_the_same_weights(
-    queue: QueueStore, monkeypatch: pytest.MonkeyPatch
+    queue: QueueStore, server: ForkServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([os.environ["PYTHONPATH"], str(REPOSITORY / "tests")]))
-    monkeypatch.setenv("ACCEL_TRAIN_ALLOW_IMPORTS", "tiny_models")
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv(LEASE_VARIABLE, f"{LEASE_S} 1")
-    run, alone = RunFolder(Path("run")), Path("alone")
-    for folder, pause_s, model_dir in ((queue.folder, 0.3, run.path), (alone, 0.0, alone / "run")):
-        folder.mkdir(exist_ok=True)
-        job = {**SMALL_JOB, "architecture_args": {"pause_s": pause_s}, "model_dir": str(model_dir)}
-        (folder / "a.json").write_text(json.dumps(job))
+    run, alone = RunFolder(Path("run")), Path("alone").absolute()
+    alone.mkdir()
+    put(queue.folder, run.path, pause_s=0.3)
+    put(alone, alone / "run", pause_s=0.0)
     with container("run-queue", "--queue", str(queue.folder)) as runner:
         wait_until(lambda: checks.global_step(run.path) >= 3)
         runner.kill()
@@ -108,7 +120,7 @@ def test_the_job_of_a_container_that_is_gone_is_finished_in_another_with_the_sam
     said = in_another("run-queue", "--reclaim-stale", "--queue", str(queue.folder))
     assert "a: its runner died; it resumes where it was" in said
     assert [(job.name, job.state) for state in JobState for job in queue.jobs(state)] == [("a", JobState.DONE)], said
-    in_another("train", str(alone / "a.json"))
+    server.train(alone / "a.json")
     assert checks.differences(run.path, alone / "run") == []
 
 
@@ -122,7 +134,6 @@ def pass_time(queue: QueueStore, run: RunFolder) -> None:
         os.utime(lock, (time.time() - LEASE_S,) * 2)
 
 
-@pytest.mark.usefixtures("unchecked")
 def test_where_proc_hides_the_processes_of_others_their_jobs_are_not_taken_for_dead(queue: QueueStore) -> None:
     hidden = ("unshare", "--mount", "sh", "-ec", 'mount -t proc -o hidepid=2 proc /proc; exec "$@"', "sh")
     # Who may use all files, but may see and signal no process of others.
@@ -132,7 +143,7 @@ def test_where_proc_hides_the_processes_of_others_their_jobs_are_not_taken_for_d
     if (tried := subprocess.run([*observer, "status"], capture_output=True, text=True)).returncode:
         pytest.skip(f"another user can run nothing here: {tried.stderr}")
     run = RunFolder(Path("run"))
-    write_job(queue.folder / "a.json", model_dir="run", num_epochs=1000)
+    put(queue.folder, run.path, pause_s=0.3, num_epochs=1000)
     with subprocess.Popen([*COMMAND, "run-queue"], stdout=subprocess.PIPE, text=True) as runner:
         try:
             wait_until(lambda: (status := read_status(run)) is not None and status.step > 0)

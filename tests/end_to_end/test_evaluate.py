@@ -4,6 +4,7 @@ import json
 import signal
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -12,7 +13,15 @@ from helpers import kill_tree, wait_until, write_job
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.performance import read_performance
 
-CHEAP = {"class_subset": [0, 1, 2], "num_epochs": 1, "batch_size": 65, "eval_sets": ["digits"]}
+CHEAP: dict[str, Any] = {
+    "architecture": "small_cnn",
+    "architecture_args": {"features": [8, 8, 8]},
+    "image_size": 16,
+    "class_subset": [0, 1, 2],
+    "num_epochs": 1,
+    "batch_size": 65,
+    "eval_sets": ["digits"],
+}
 
 
 def own_folders() -> list[Path]:

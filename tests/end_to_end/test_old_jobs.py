@@ -48,7 +48,7 @@ def old_jobs() -> dict[str, dict[str, Any]]:
 
 
 @pytest.mark.slow
-def test_old_jobs_are_migrated_checked_trained_and_evaluated(cli, unchecked):
+def test_old_jobs_are_migrated_checked_trained_and_evaluated(cli, unchecked, unplotted):
     Path("old").mkdir()
     for name, job in old_jobs().items():
         Path("old", f"{name}.json").write_text(json.dumps(job))

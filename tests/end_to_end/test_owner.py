@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from helpers import kill_tree, trainers_in, wait_until, write_job
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("unplotted", "tiny_models")]
+UNHURRIED = {"architecture": "tiny_models:Unhurried", "architecture_args": {"pause_s": 0.1}, "image_size": 8}
 
 
 def has_stepped(run: Path) -> bool:
@@ -18,8 +19,8 @@ def has_stepped(run: Path) -> bool:
 
 def test_a_second_trainer_is_refused_until_the_first_is_killed(cli, background):
     run = Path("run")
-    write_job(Path("one.json"), model_dir="run", num_epochs=60)
-    write_job(Path("two.json"), model_dir="run", num_epochs=2)
+    write_job(Path("one.json"), **UNHURRIED, model_dir="run", num_epochs=60)
+    write_job(Path("two.json"), **UNHURRIED, model_dir="run", num_epochs=2)
     first = background("train", "one.json")
     wait_until(lambda: list(run.glob(".owner-*")))
     refused = cli("train", "two.json")

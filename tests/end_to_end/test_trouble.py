@@ -1,16 +1,14 @@
 """Real trainings that diverge or run out of memory."""
 
-import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from helpers import REPOSITORY, write_job
+from helpers import write_job
 from PIL import Image
 
 from accel_trainer.config import read_job
-from accel_trainer.core.allow_imports import ALLOW_VARIABLE
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.records import read_found
 from accel_trainer.run.status import RunState, read_status
@@ -19,14 +17,6 @@ from accel_trainer.training.build import training_data
 pytestmark = pytest.mark.slow
 
 TINY: dict[str, Any] = {"architecture": "tiny_models:Pixels", "image_size": 8, "architecture_args": {"image_size": 8}}
-
-
-@pytest.fixture
-def tiny_models(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The models of tests/tiny_models.py are a package that the user allows."""
-    monkeypatch.setenv(ALLOW_VARIABLE, "tiny_models")
-    known = [str(REPOSITORY / "tests"), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, known)))
 
 
 def write_images(folder: Path, black: int) -> None:
@@ -40,7 +30,7 @@ def write_images(folder: Path, black: int) -> None:
         Image.fromarray(pixels).save(target)
 
 
-def test_a_diverged_step_names_the_images_of_all_processes(server, tmp_path, tiny_models):
+def test_a_diverged_step_names_the_images_of_all_processes(server, tmp_path):
     """One black image, on one of two processes: the other learns of it a step later."""
     write_images(tmp_path / "data", black=37)
     given = {**TINY, "architecture": "tiny_models:AfraidOfTheDark", "batch_size": 8, "gradient_accumulation": 2}
@@ -58,7 +48,7 @@ def test_a_diverged_step_names_the_images_of_all_processes(server, tmp_path, tin
     assert f"at step {step + 1} (epoch 1, learning rate 0.0003, training images {batches[step][0]}, " in status.error
 
 
-@pytest.mark.usefixtures("tiny_models")
+@pytest.mark.usefixtures("tiny_models", "unplotted")
 def test_after_one_process_ran_out_of_memory_the_next_attempt_takes_less(cli, tmp_path):
     """Of 512 images in each of two processes, where one can take 300. On a CPU what fits is not tried."""
     given = {**TINY, "architecture": "tiny_models:HungrySecond", "batch_size": "auto", "num_epochs": 1}

@@ -1,12 +1,14 @@
 """Two machines on one queue: one is suspended in the middle of a job, the other runs the job."""
 
+import json
 import os
 import signal
 import subprocess
 from pathlib import Path
 
 import pytest
-from helpers import COMMAND, as_another_machine, trainers_in, wait_until, write_job
+from faults.lab import SMALL_JOB
+from helpers import COMMAND, as_another_machine, trainers_in, wait_until
 from typer.testing import CliRunner
 
 from accel_trainer.cli import app
@@ -22,11 +24,12 @@ from accel_trainer.run.status import RunState, read_status
 pytestmark = pytest.mark.slow
 
 
-@pytest.mark.usefixtures("unchecked")
+@pytest.mark.usefixtures("unchecked", "unplotted", "tiny_models")
 def test_a_runner_that_wakes_after_its_lease_expired_discards_its_job(monkeypatch: pytest.MonkeyPatch) -> None:
     queue, run = QueueStore(Path("training_queue")), RunFolder(Path("run"))
     queue.create()
-    write_job(queue.folder / "a.json", model_dir="run", num_epochs=3)
+    job = {**SMALL_JOB, "architecture_args": {"pause_s": 0.2}, "model_dir": "run"}
+    (queue.folder / "a.json").write_text(json.dumps(job))
     sleeper = subprocess.Popen(
         [*COMMAND, "run-queue"], env={**os.environ, "ACCEL_TRAIN_HOST": "sleepy"}, stdout=subprocess.PIPE, text=True
     )

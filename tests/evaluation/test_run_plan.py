@@ -290,8 +290,9 @@ def test_memory_does_not_grow_with_the_images(runs: dict[str, RunFolder], tmp_pa
 # -- the folder -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.plots
 def test_a_folder_says_what_it_has(runs: dict[str, RunFolder]) -> None:
-    measured = run_plan(runs["plain"], plan(*NOISE, name="same"))
+    measured = run_plan(runs["plain"], plan(*NOISE, name="drawn"))
     record = json.loads((measured.folder.path / "evaluation.json").read_text())
     assert record["complete"]
     assert record["plan"]["degradations"][0] == {"name": "noise/gaussian", "levels": [1, 0.6, 0.2]}

@@ -41,6 +41,7 @@ def records_below(run: Run) -> list[dict[str, Any]]:
     return records
 
 
+@pytest.mark.plots
 def test_an_evaluation_is_a_run_in_the_group_of_its_training_once(measured: tuple[Run, EvaluationFolder]) -> None:
     run, folder = measured
     for _ in range(2):

@@ -27,6 +27,8 @@ UNPLOTTED_VARIABLE = "ACCEL_TRAIN_TEST_UNPLOTTED"
 LEASE_VARIABLE = "ACCEL_TRAIN_TEST_LEASE"
 # After how many seconds a call on a disk counts as one that hangs.
 HANGS_VARIABLE = "ACCEL_TRAIN_TEST_HANGS"
+# How often an evaluation notes on the disk what it has computed, in seconds.
+FLUSH_VARIABLE = "ACCEL_TRAIN_TEST_FLUSH"
 
 # What the program of a process is called in a fault.
 ROLES = {
@@ -169,6 +171,10 @@ def shorten_waits() -> None:
         from accel_trainer.core import disk_calls
 
         disk_calls.HANGS_S = float(os.environ[HANGS_VARIABLE])
+    if FLUSH_VARIABLE in os.environ:
+        from accel_trainer.evaluation import rows_on_disk
+
+        rows_on_disk.FLUSH_EVERY_S = float(os.environ[FLUSH_VARIABLE])
 
 
 def arm_from_environment() -> None:
