@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from dirty_shell import ALLOCATION, SET_ASIDE, THREADS, plant_shadows
-from faults.site.injection import UNCHECKED_VARIABLE
+from faults.site.injection import UNPLOTTED_VARIABLE
 from helpers import REPOSITORY
 from safetensors import safe_open
 from tiny_runs import TINY, finish
@@ -19,12 +19,18 @@ pytestmark = pytest.mark.slow
 JOBS: dict[str, dict[str, Any]] = {"one": {"gradient_accumulation": 2}, "two": {"num_processes": 2}}
 
 
+def write(name: str, folder: str) -> Path:
+    """A job into a folder."""
+    path = Path(folder) / f"{name}.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps({**TINY, "num_epochs": 2, **JOBS[name], "model_dir": f"runs/{name}"}))
+    return path
+
+
 def run_queue(cli: Any, **environment: str) -> Any:
     """Train the jobs in the folder one is in."""
-    for name, changes in JOBS.items():
-        path = Path("training_queue") / f"{name}.json"
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(json.dumps({**TINY, "num_epochs": 2, **changes, "model_dir": f"runs/{name}"}))
+    for name in JOBS:
+        write(name, "training_queue")
     done = cli("run-queue", GLOO_SOCKET_IFNAME="lo", **environment)
     logs = "\n".join(path.read_text() for path in Path("training_queue").glob("logs/*.log"))
     assert done.returncode == 0, f"{done.stderr}\n{logs}"
@@ -32,16 +38,20 @@ def run_queue(cli: Any, **environment: str) -> Any:
 
 
 @pytest.fixture
-def clean(own_environment: Path, cli: Any) -> Path:
-    """Nor are its jobs checked before."""
+def clean(own_environment: Path, cli: Any, no_plots: None) -> Path:
+    """Where both jobs were trained without a queue: the first in this process, the second in two of its own. Nobody has
+    drawn their curves."""
     place = own_environment / "clean"
     place.mkdir()
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
         for name in {*SET_ASIDE, *THREADS, *ALLOCATION} & os.environ.keys():
             patch.delenv(name)
-        known = {"PYTHONPATH": str(REPOSITORY / "tests/faults/site"), UNCHECKED_VARIABLE: "1"}
-        assert "set aside" not in run_queue(cli, **known).stderr
+        finish(Path("runs/one"), num_epochs=2, **JOBS["one"])
+        known = {"PYTHONPATH": str(REPOSITORY / "tests/faults/site"), UNPLOTTED_VARIABLE: "1"}
+        done = cli("train", write("two", "."), GLOO_SOCKET_IFNAME="lo", **known)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "set aside" not in done.stderr
     return place
 
 
@@ -85,6 +95,7 @@ def _same_in_this_process(folder: Path, clean: Path, dirt: dict[str, str], monke
     assert "ACCELERATE_GRADIENT_ACCUMULATION_STEPS" in (run.path / "log.txt").read_text()
 
 
+@pytest.mark.usefixtures("no_plots", "unplotted")
 def test_one_process_of_a_config_for_several_has_the_bits_of_an_ordinary_one(own_environment: Path, cli: Any) -> None:
     """`accelerate config` writes such a file on a machine with one GPU of several."""
     config = own_environment / "several.yaml"
