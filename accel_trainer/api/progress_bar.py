@@ -2,32 +2,68 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from html import escape
 
 from accel_trainer.run.status import Status
 
+Show = Callable[[Status], None]
+
 
 @contextmanager
-def progress_bar(name: str, *, shown: bool) -> Iterator[Callable[[Status], None]]:
+def progress_bar(name: str, *, shown: bool) -> Iterator[Show]:
     """A function to show a status by. Nothing is shown where output goes to a file."""
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     console = Console()
-    if not shown or not (console.is_terminal or console.is_jupyter):
+    if shown and console.is_jupyter:
+        yield _in_notebook(name)
+    elif shown and console.is_terminal:
+        with _at_terminal(name) as show:
+            yield show
+    else:
         yield lambda status: None
-        return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, TextColumn("{task.fields[scores]}"), console=console) as progress:
+
+
+@contextmanager
+def _at_terminal(name: str) -> Iterator[Show]:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    text, scores = (TextColumn(f"{{task.{field}}}", markup=False) for field in ("description", "fields[scores]"))
+    with Progress(text, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), scores) as progress:
         task = progress.add_task(name, total=None, scores="")
 
         def show(status: Status) -> None:
-            total = status.num_epochs * status.steps_per_epoch or None
-            described = _description(name, status)
             progress.update(
-                task, description=described, total=total, completed=_steps_done(status), scores=_scores(status)
-            )
+                task, description=_description(name, status), total=_steps(status), completed=_steps_done(status),
+                scores=_scores(status),
+            )  # fmt: skip
 
         yield show
+
+
+def _in_notebook(name: str) -> Show:
+    """One output that changes, as every notebook can show it; rich needs ipywidgets, and leaves nothing in the file."""
+    from IPython.display import display
+
+    handle = display(_output(name, None, 0, ""), raw=True, display_id=True)  # type: ignore[no-untyped-call]
+
+    def show(status: Status) -> None:
+        output = _output(_description(name, status), _steps(status), _steps_done(status), _scores(status))
+        handle.update(output, raw=True)
+
+    return show
+
+
+def _output(description: str, total: int | None, done: int, scores: str) -> dict[str, str]:
+    """As text and as HTML, by their media types."""
+    numbers = "" if total is None else f"{done}/{total}"
+    bar = f'<progress value="{done}" max="{total}"></progress>' if total is not None else "<progress></progress>"
+    html = " ".join(filter(None, (escape(description), bar, numbers, escape(scores))))
+    return {"text/plain": "  ".join(filter(None, (description, numbers, scores))), "text/html": f"<div>{html}</div>"}
+
+
+def _steps(status: Status) -> int | None:
+    return status.num_epochs * status.steps_per_epoch or None
 
 
 def _steps_done(status: Status) -> int:
