@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -96,7 +96,13 @@ class Progress:
         """What `as_record` gave. Raises KeyError, TypeError and ValueError for anything else."""
         history = [PerformanceRow.from_record(row) for row in record["history"]]
         steps = StepHistory.from_record(record["steps"]) if record.get("steps") else None
-        return TypeAdapter(cls).validate_python({**record, "history": history, "steps": steps})
+        return _progress().validate_python({**record, "history": history, "steps": steps})
+
+
+@cache
+def _progress() -> TypeAdapter[Progress]:
+    """Which takes longer to make than to use."""
+    return TypeAdapter(Progress)
 
 
 @dataclass(frozen=True)
