@@ -1,11 +1,13 @@
 """Every test has an environment of its own, and the command line as a user has it."""
 
+import atexit
 import gc
 import logging
 import os
 import shutil
 import signal
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -32,6 +34,9 @@ def pytest_configure() -> None:
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     _keep_to_own_cores()
+    # Where there is no list of fonts at home, which is empty in each test, matplotlib looks through all of them.
+    os.environ["MPLCONFIGDIR"] = tempfile.mkdtemp(prefix="matplotlib-of-tests-")
+    atexit.register(shutil.rmtree, os.environ["MPLCONFIGDIR"], ignore_errors=True)
 
 
 def _keep_to_own_cores() -> None:
