@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from helpers import kill_tree, wait_until, write_job
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from wandb_files import records_of_wandb
 
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.performance import read_performance
@@ -31,12 +32,8 @@ def kill_after(epochs: int, process: subprocess.Popen[bytes], run: RunFolder) ->
 
 def records_of(run: RunFolder) -> list[dict[str, Any]]:
     """What wandb's own reader finds of all attempts; a file that a kill has cut off is read as far as it goes."""
-    records = list[dict[str, Any]]()
-    for file in sorted(run.path.glob("wandb/offline-run-*/*.wandb")):
-        command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(file)]
-        text = subprocess.run(command, capture_output=True, text=True, check=False).stdout
-        records += [json.loads(line) for line in text.splitlines() if line.startswith("{")]
-    return records
+    files = sorted(run.path.glob("wandb/offline-run-*/*.wandb"))
+    return [record for file in files for record in records_of_wandb(file, may_be_cut_off=True)]
 
 
 def test_each_epoch_and_each_step_is_there_once_after_two_kills_and_the_summary_is_of_all(tmp_path: Path) -> None:

@@ -1,8 +1,5 @@
 """Evaluations on Weights & Biases, offline: as wandb's own reader has them."""
 
-import json
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -10,6 +7,7 @@ from typing import Any
 import pytest
 import wandb
 from tiny_runs import finish
+from wandb_files import records_of_wandb
 
 from accel_trainer.api.trained_run import Run
 from accel_trainer.evaluation import tracked
@@ -33,12 +31,8 @@ def measured(tmp_path: Path) -> tuple[Run, EvaluationFolder]:
 
 
 def records_below(run: Run) -> list[dict[str, Any]]:
-    records = list[dict[str, Any]]()
-    for file in sorted(run.path.glob("wandb/offline-run-*/*.wandb")):
-        command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(file)]
-        text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-        records += [json.loads(line) for line in text.splitlines()]
-    return records
+    files = sorted(run.path.glob("wandb/offline-run-*/*.wandb"))
+    return [record for file in files for record in records_of_wandb(file)]
 
 
 @pytest.mark.plots

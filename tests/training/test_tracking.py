@@ -5,7 +5,6 @@ import os
 import pwd
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -24,6 +23,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState, PartialState
 from helpers import wait_until
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from wandb_files import records_of_wandb
 
 from accel_trainer.config import Job
 from accel_trainer.core.errors import UserError
@@ -336,13 +336,6 @@ def track(job: Job, run: RunFolder) -> None:
 def measured(epoch: int, accuracy: float) -> list[PerformanceRow]:
     scores = {"loss": 1.0 / epoch, "acc1": accuracy, "acc5": 100.0}
     return [PerformanceRow(epoch, split, scores, 0.1, 10.0, 1.0) for split in ("train", "val")]
-
-
-def records_of_wandb(file: Path) -> list[dict[str, Any]]:
-    """What wandb's own reader finds in a file of a run."""
-    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(file)]
-    text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    return [json.loads(line) for line in text.splitlines()]
 
 
 def test_tensorboard_gets_every_metric_over_epochs_and_the_job(run: RunFolder, make_job: MakeJob) -> None:
