@@ -47,6 +47,9 @@ WARMUPS: list[tuple[str, dict[str, Any]]] = [
     ("LinearLR", {"start_factor": 0.01, "total_iters": STEPS + 10}),
     ("OneCycleLR", {"max_lr": 0.1, "total_steps": 9, "total_iters": 9}),
 ]
+# Each schedule after one of them, and each of them before some.
+PAIRS = [(*schedule, *WARMUPS[number % len(WARMUPS)]) for number, schedule in enumerate(SCHEDULES)]
+SKIPPED = [0, 1, 5, 6, 12, 22]
 NEVER: Container[int] = range(0)
 ALWAYS: Container[int] = range(STEPS)
 
@@ -148,10 +151,13 @@ def test_every_scheduler_of_torch_that_counts_is_tried_by_step() -> None:
     assert {name for name, _ in SCHEDULES} == set(SCHEDULERS) - {"ReduceLROnPlateau"}
 
 
+skipping = pytest.mark.parametrize("skipped", [[], SKIPPED], ids=["all taken", "some skipped"])
+
+
 @pytest.mark.parametrize(("name", "args"), SCHEDULES)
 @pytest.mark.parametrize(("warmup", "warmup_args"), WARMUPS)
-@pytest.mark.parametrize("skipped", [[], [0, 1, 5, 6, 12, 22]], ids=["all taken", "some skipped"])
-def test_rates_and_momentum_of_each_step_equal_torchs_whenever_restarted(
+@skipping
+def test_rates_and_momentum_of_each_step_equal_torchs(
     make_job: MakeJob, name: str, args: dict[str, Any], warmup: str, warmup_args: dict[str, Any], skipped: list[int]
 ) -> None:
     args = after_warmup(args, warmup, warmup_args)
@@ -159,8 +165,17 @@ def test_rates_and_momentum_of_each_step_equal_torchs_whenever_restarted(
     optimizer = torch_optimizer()
     theirs = torch_values(optimizer, torch_scheduler(optimizer, name, args, warmup, warmup_args), skipped)
     assert len({rate for rate, _ in theirs}) > 1
-    for restarts in (NEVER, ALWAYS):
-        assert our_values(job, restarts, skipped) == theirs
+    assert our_values(job, NEVER, skipped) == theirs
+
+
+@pytest.mark.parametrize(("name", "args", "warmup", "warmup_args"), PAIRS)
+@skipping
+def test_a_restart_after_any_step_changes_no_rate_or_momentum(
+    make_job: MakeJob, name: str, args: dict[str, Any], warmup: str, warmup_args: dict[str, Any], skipped: list[int]
+) -> None:
+    args = after_warmup(args, warmup, warmup_args)
+    job = by_step(make_job, scheduler=name, scheduler_args=args, **with_warmup(warmup, warmup_args))
+    assert our_values(job, ALWAYS, skipped) == our_values(job, NEVER, skipped)
 
 
 @pytest.mark.parametrize("anneal_epochs", [0, 1, 2])
