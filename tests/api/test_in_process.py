@@ -52,26 +52,8 @@ def left_behind(folder: Path) -> dict[str, Any]:
     }
 
 
-FRESH = """
-import os, threading
-before = dict(os.environ), threading.active_count()
-from accel_trainer import Job, train
-job = Job(
-    architecture="small_cnn", dataset="digits", image_size=8, class_subset=[0, 1], num_epochs=1, trackers=[]
-)
-train(job, progress=False)
-assert (dict(os.environ), threading.active_count()) == before
-"""
-
-
-@pytest.mark.slow
-def test_the_first_training_of_a_process_leaves_no_variable_or_thread() -> None:
-    """torch sets environment variables when it is imported, as it was here."""
-    fresh = {name: value for name, value in os.environ.items() if not name.startswith("TORCH")}
-    subprocess.run([sys.executable, "-c", FRESH], env=fresh, check=True)
-
-
 @pytest.mark.plots
+@pytest.mark.usefixtures("unplotted")
 def test_two_trainings_in_one_process_finish_and_leave_nothing_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -127,6 +109,7 @@ def test_a_tracker_is_told_of_no_other_run(tmp_path: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("unchecked", "unplotted")
 def test_a_training_here_comes_to_the_bits_of_the_command_line(tmp_path: Path, cli: Any) -> None:
     job = {"num_epochs": 2, "ema": 0.9, "num_workers": 1, "transform_type": "contrastive"}
     file = tmp_path / "job.json"
@@ -151,6 +134,7 @@ def interrupt_after(steps: int, monkeypatch: pytest.MonkeyPatch, number: int = s
 
 
 @pytest.mark.plots
+@pytest.mark.usefixtures("unplotted")
 def test_ctrl_c_saves_and_the_next_call_goes_on_to_the_same_bits(tmp_path: Path) -> None:
     job = tiny_job(tmp_path / "run", num_epochs=2, checkpoint=-1)
     with pytest.MonkeyPatch.context() as patch:
@@ -182,6 +166,7 @@ def test_a_signal_that_the_caller_handles_gives_the_run_that_was_preempted(
 
 
 @pytest.mark.plots
+@pytest.mark.usefixtures("unplotted")
 def test_a_training_in_another_thread_leaves_signals_alone(tmp_path: Path) -> None:
     runs: list[Run] = []
     thread = threading.Thread(target=lambda: runs.append(finish(tmp_path / "run")))
@@ -289,12 +274,23 @@ def test_failure_after_the_loss_of_the_folder_is_reported_as_loss(
 # -- scripts ------------------------------------------------------------------------------------------------------
 
 
+# torch sets environment variables when it is imported, as it was here.
+SCRIPT = """
+import os, threading
+before = dict(os.environ), threading.active_count()
+from accel_trainer import Job, train
+print(train(Job(**JOB), cpu=True).summary.best)
+assert (dict(os.environ), threading.active_count()) == before
+"""
+
+
 @pytest.mark.slow
-def test_a_script_without_a_main_guard_trains_and_ends(tmp_path: Path) -> None:
-    script = tmp_path / "script.py"
-    job = tiny_job(tmp_path / "run").model_dump(mode="json", exclude_unset=True)
-    script.write_text(f"from accel_trainer import Job, train\nprint(train(Job(**{job!r}), cpu=True).summary.best)\n")
-    ended = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120, check=False)
+@pytest.mark.usefixtures("unplotted")
+def test_a_script_without_a_main_guard_trains_leaves_no_variable_or_thread_and_ends(tmp_path: Path) -> None:
+    script, job = tmp_path / "script.py", tiny_job(tmp_path / "run").model_dump(mode="json", exclude_unset=True)
+    script.write_text(f"JOB = {job!r}{SCRIPT}")
+    fresh = {name: value for name, value in os.environ.items() if not name.startswith("TORCH")}
+    ended = subprocess.run([sys.executable, script], env=fresh, capture_output=True, text=True, timeout=120)
     assert ended.returncode == 0, ended.stderr
     assert float(ended.stdout) > 0, "and prints nothing else where there is no terminal"
 

@@ -190,6 +190,7 @@ def _open_files() -> list[str]:
 
 
 @pytest.mark.plots
+@pytest.mark.usefixtures("unplotted")
 def test_two_trainings_in_one_process_may_differ_in_precision_and_leave_nothing(
     make_small: MakeJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
