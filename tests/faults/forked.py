@@ -40,6 +40,7 @@ class Forked:
         if self.pid:
             return
         code = 1
+        atexit._clear()  # what this process does at its end is not for its fork
         try:
             os.setsid()
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
