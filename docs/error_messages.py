@@ -6,7 +6,7 @@ message is filled with when it is printed is three dots here. What is put togeth
 
 import ast
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -17,6 +17,8 @@ FILLED = "…"
 HERE = "<!-- messages: here (made by `make site`) -->"
 ROOTS = frozenset({"AccelTrainError", "Problem"})
 FINDINGS = frozenset({"warning", "problem"})
+# The name of a class, and its bases.
+_CLASS = re.compile(r"^ *class (\w+)\(([^)]*)\):", re.M)
 # What each part of the program is called here, and the page that says more.
 PARTS = {
     "config": ("A job file", "parameters.md"),
@@ -50,18 +52,15 @@ class Message:
 
 def messages() -> dict[str, list[Message]]:
     """The messages of each part of the program, and of `doctor`, without doubles."""
-    classes: list[ast.ClassDef] = []
-    calls: dict[Path, list[ast.Call]] = {}
-    for path in sorted(PACKAGE.glob("*/**/*.py")):
-        nodes = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ClassDef | ast.Call)]
-        classes += [node for node in nodes if isinstance(node, ast.ClassDef)]
-        calls[path] = [node for node in nodes if isinstance(node, ast.Call)]
-    errors = _errors(classes)
+    sources = {path: path.read_text() for path in sorted(PACKAGE.glob("*/**/*.py"))}
+    errors = _errors(chain.from_iterable(map(_CLASS.findall, sources.values())))
     found: dict[str, set[Message]] = {}
-    for path, in_file in calls.items():
+    for path, source in sources.items():
         part = path.relative_to(PACKAGE).parts[0]
         names = errors | FINDINGS if part == "doctor" else errors
-        found.setdefault(part, set()).update(_messages_in(in_file, names))
+        of_part = found.setdefault(part, set())
+        if re.search(rf"\b({'|'.join(names)})\(", source):  # most have none, and to parse them takes long
+            of_part.update(_messages_in(ast.parse(source), names))
     return {part: sorted(those, key=lambda one: one.text.strip(f"{FILLED}: ").lower()) for part, those in found.items()}
 
 
@@ -75,17 +74,18 @@ def tables() -> str:
     return "\n".join(lines)
 
 
-def _errors(classes: Sequence[ast.ClassDef]) -> frozenset[str]:
-    """The names of all classes of errors that a user sees."""
+def _errors(classes: Iterable[tuple[str, str]]) -> frozenset[str]:
+    """The names of all classes of errors that a user sees. classes: the name of each, and its bases."""
+    bases = {name: set(re.findall(r"\w+", those)) for name, those in classes}
     known = set(ROOTS)
-    while more := {one.name for one in classes if one.name not in known and known & set(map(_name, one.bases))}:
+    while more := {name for name, those in bases.items() if name not in known and known & those}:
         known |= more
     return frozenset(known)
 
 
-def _messages_in(calls: Iterable[ast.Call], names: frozenset[str]) -> Iterator[Message]:
-    for call in calls:
-        if _name(call.func) not in names or not call.args:
+def _messages_in(tree: ast.AST, names: frozenset[str]) -> Iterator[Message]:
+    for call in ast.walk(tree):
+        if not isinstance(call, ast.Call) or _name(call.func) not in names or not call.args:
             continue
         given = {one.arg: one.value for one in call.keywords}
         text = _text(call.args[0])
