@@ -66,7 +66,7 @@ test: lint
 
 chaos: $(READY)
 	$(BIN)/pytest tests/faults/test_every_event.py --every-event
-	ACCEL_TRAIN_THOROUGH_TESTS=1 $(BIN)/pytest tests/queue/test_many_runners.py tests/queue/test_moves.py
+	ACCEL_TRAIN_THOROUGH_TESTS=1 $(BIN)/pytest tests/queue/test_many_runners.py tests/queue/test_moves*.py
 	ACCEL_TRAIN_THOROUGH_TESTS=1 $(BIN)/pytest tests/network/test_runner_races.py tests/network/test_verb_storm.py
 	$(BIN)/python tests/faults/chaos.py --schedules $(SCHEDULES) --jobs 2
 	$(BIN)/python tests/faults/cut_offs.py --drive worst_fs --cuts 100

@@ -1,7 +1,10 @@
 """What the tests of a runner share."""
 
+import os
+import shutil
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
@@ -113,3 +116,15 @@ def make_runner(queue: QueueStore) -> Callable[..., Runner]:
 def a_runner(trained: Trained, make_runner: Callable[..., Runner]) -> Runner:
     """One that retries soon."""
     return make_runner(retry_after_s=0.2)
+
+
+@pytest.fixture
+def root() -> Iterator[Path]:
+    """Of the file systems of `faults.interleave`: in memory, where that is possible, for the checks make a million
+    calls."""
+    memory = Path("/dev/shm")
+    folder = Path(tempfile.mkdtemp(prefix="accel-train-moves-", dir=memory if os.access(memory, os.W_OK) else None))
+    for name in ("one", "other"):
+        (folder / name).mkdir()
+    yield folder
+    shutil.rmtree(folder)
