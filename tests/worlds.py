@@ -18,6 +18,7 @@ from accel_trainer.training.loop import TrainingLoop
 from accel_trainer.training.reporting import Reporter
 from accel_trainer.training.resume import resume
 from accel_trainer.training.runtime.ranks import Stopped
+from accel_trainer.training.tracker_calls import end_trackers
 from accel_trainer.training.tracking import RunAbout, Tracking
 
 # An image of a step: its epoch, the step, its position in the global batch, and which one it is.
@@ -53,13 +54,21 @@ def train_on(folder: Path, given: dict[str, Any], stop_after: float) -> tuple[Tr
     """Go on with the run of a folder, on all processes that call this, to its end or to a step of it."""
     job, run, loader = Job.model_validate(given), RunFolder(folder), WatchingLoader()
     run.create()
-    accelerator = Accelerator(cpu=True, gradient_accumulation_steps=job.gradient_accumulation)
+    accelerator = Accelerator(
+        cpu=True,
+        gradient_accumulation_steps=job.gradient_accumulation,
+        log_with=job.trackers or None,
+        project_dir=str(folder),
+    )
     parts = build(job, accelerator.num_processes)
     status = Status(state=RunState.STARTING, steps_per_epoch=parts.sampling.steps_per_epoch)
     reporter = Reporter(run, status, writes=accelerator.is_main_process)
     loop = TrainingLoop(job, run, parts, accelerator, loader, StopRequest(), reporter)
     resume(loop, at_newest(loop))
     loop.stop = StopAfter(loop, stop_after)
+    tracking = Tracking(accelerator, job, run, RunAbout("id"))
     with suppress(Stopped):
-        loop.train(Tracking(accelerator, job, run, RunAbout("id")), plotter=None)
+        loop.train(tracking, plotter=None)
+    tracking.close()
+    end_trackers(accelerator)
     return loop, loader.seen

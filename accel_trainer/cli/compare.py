@@ -13,6 +13,7 @@ from accel_trainer.cli.app import (
     MISTAKE,
     JsonOption,
     app,
+    count_of,
     echo,
     echo_text,
     print_problems,
@@ -196,7 +197,7 @@ def _differences(rows: "Sequence[Comparison]") -> "Table":
         echo(f"never begun, so without parameters: {listed(never)}", err=True)
     shown = table_of_differences(begun)
     if begun and not shown.rows:
-        echo(f"no parameter differs among {len(begun)} runs", err=True)
+        echo(f"no parameter differs among {count_of(len(begun), 'run')}", err=True)
     return shown
 
 

@@ -23,6 +23,7 @@ SOURCE = DATA.but(decides_images=True, changes_metrics=ChangesMetrics.ALWAYS)
 # What names a run, or groups of runs, for people.
 LABEL = RUN.but(is_checked=False, is_setting=False)
 
+EvalResize = Literal["bilinear", "bicubic", "bilinear-squash", "bicubic-squash"]
 NonNegative = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
 
@@ -79,6 +80,10 @@ class DataParameters(Section):
     eval_crop: Annotated[float, Field(gt=0, le=1), DATA.but(changes_metrics=ChangesMetrics.ALWAYS)] = 0.875
     """Share of the shorter side that the center crop of validation keeps (and that of `none`): 0.875 is torchvision's
     224 of 256 pixels; 1.0 all of it."""
+    eval_resize: Annotated[EvalResize, DATA.but(changes_metrics=ChangesMetrics.ALWAYS)] = "bilinear"
+    """How validation resizes (and `none`), antialiased: `bilinear`, as torchvision does it with tensors of bytes, or
+    `bicubic`, as timm and torchvision do it with images of Pillow, which takes longer. `bilinear-squash` and
+    `bicubic-squash` make a square of the whole image, whatever its shape, as timm's crop mode `squash`."""
     mean: Annotated[ChannelMeans, DATA.but(changes_metrics=ChangesMetrics.ALWAYS)] = [0.485, 0.456, 0.406]
     """What is subtracted of the pixels, which are from 0 to 1: a number for red, green and blue each, or one for all.
     Absent: ImageNet's."""

@@ -81,6 +81,8 @@ class ImageReader(SourceReader):
     ) -> None:
         super().__init__(source, replace_corrupt=replace_corrupt, forbid_corrupt=forbid_corrupt)
         self.views = views
+        if not views.are_cut_in_kernel:
+            self.decoder = None
 
     def __call__(self, plan: BatchPlan) -> Batch:
         """The batch of a plan, loaded in this thread. Raises UserError for a class whose images are all corrupt."""
@@ -96,7 +98,7 @@ class ImageReader(SourceReader):
     ) -> tuple[StoredRows | None, StoredCuts | None]:
         """Where the pixels of images are in a file: their rows, if the kernel does all that is done to them; else what
         is cut out of them."""
-        compiled = kernel()
+        compiled = kernel() if self.views.are_cut_in_kernel else None
         stored = self.stored(indices) if compiled is not None and len(indices) else None
         if compiled is None or stored is None:
             return None, None

@@ -34,6 +34,7 @@ from accel_trainer.data.augment.mixing import Mixer
 from accel_trainer.data.augment.noise import AddNoise, fourier_field, half_spectrum, modulus_field
 from accel_trainer.data.augment.occlusion import Occlude
 from accel_trainer.data.augment.policies import POLICIES
+from accel_trainer.data.augment.resizing import Filter
 from accel_trainer.data.augment.spectrum import ListedSpectrum, Progress, mean_spectrum, read_spectrum
 from accel_trainer.data.batch_plan import BatchPlan
 from accel_trainer.data.dataset import ImageDataset
@@ -119,10 +120,16 @@ def _order(job: Job) -> tuple[Step, ...]:
     return ORDERS[max(version for version in ORDERS if version <= job.rules)]
 
 
+def validation_crop(job: Job) -> CenterCrop:
+    """How a job's validation images are resized and cropped."""
+    by, *words = job.eval_resize.split("-")
+    return CenterCrop(job.image_size, job.eval_crop, Filter(by), squash="squash" in words)
+
+
 def _crop(job: Job) -> Crop:
     base, *words = transform_parts(job.transform_type)
     if base == "none":
-        return CenterCrop(job.image_size, job.eval_crop)
+        return validation_crop(job)
     return RandomResizedCrop(job.image_size, WEAK_CROP_SCALE if "weak-resize" in words else CROP_SCALE)
 
 
@@ -170,13 +177,19 @@ def _is_idle(step: Step, job: Job) -> bool:
     return {Step.OCCLUSION: job.Occlusion, Step.BLUR: job.Blur, Step.NOISE: job.Noise}.get(step) is not None
 
 
+def frame_blur(job: Job) -> FrameBlur | None:
+    """What is done to the frames of validation clips, if anything."""
+    return FrameBlur(job.Blur.sigmas, job.Blur.probs) if job.video and job.Blur is not None else None
+
+
 def evaluation_views(job: Job, *, on_device: bool = False) -> Views:
     """The views of a job's validation images: one, by the center crop; or the frames of a clip, blurred as in
     training, each image with the same draws in every epoch.
     """
+    blur = frame_blur(job)
     augmentations = Augmentations(
-        CenterCrop(job.image_size, job.eval_crop),
-        effects=[FrameBlur(job.Blur.sigmas, job.Blur.probs)] if job.video and job.Blur is not None else [],
+        validation_crop(job),
+        effects=[] if blur is None else [blur],
         statistics=statistics_of(job),
     )
     rules = DrawRules(job.seed, job.views_per_image if job.video else 1, job.view_dependence)
@@ -186,9 +199,9 @@ def evaluation_views(job: Job, *, on_device: bool = False) -> Views:
 class ValidationTransform:
     """The validation preprocessing of a job as one function of an image, with the bits that the loader gives on a CPU.
 
-    The image is resized and center-cropped (`CenterCrop`), by the job's `eval_crop`, and normalized by its `mean` and
-    `std`; a job with `video` makes a clip of it, whose frames are blurred as in training. Of a contrastive job it is
-    the preprocessing of the nearest-neighbor test: one view, without augmentation.
+    The image is resized and center-cropped (`CenterCrop`), by the job's `eval_crop` and `eval_resize`, and normalized
+    by its `mean` and `std`; a job with `video` makes a clip of it, whose frames are blurred as in training. Of a
+    contrastive job it is the preprocessing of the nearest-neighbor test: one view, without augmentation.
     """
 
     def __init__(self, job: Job) -> None:

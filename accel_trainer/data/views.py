@@ -32,6 +32,7 @@ from accel_trainer.data.augment.geometry import (
 from accel_trainer.data.augment.mixing import MixedLabels, Mixer, MixParameters, mix
 from accel_trainer.data.augment.occlusion import OcclusionParameters
 from accel_trainer.data.augment.policies import Policy, PreparedOperations, apply_to_all
+from accel_trainer.data.augment.resizing import Filter
 from accel_trainer.data.batch_plan import BatchPlan
 from accel_trainer.data.native.images import TOGETHER, Images
 from accel_trainer.data.native.rows import Stages
@@ -206,13 +207,19 @@ class Views:
         return not (self.on_device or self.policy or self.effects or self.last_effects)
 
     @property
+    def are_cut_in_kernel(self) -> bool:
+        """Whether the compiled kernel resizes as they are resized."""
+        return self.crop.filter is Filter.BILINEAR
+
+    @property
     def _byte_scale_and_shift(self) -> tuple[float, ...] | None:
         """By what cutting normalizes, if it does."""
         return byte_scale_and_shift(self.statistics) if self.ends_with_cut else None
 
     def cut(self, images: Images, drawn: ViewParameters, room: Tensor) -> None:
         """Write the views of some images to their rows of the room, as they are before the policy and the effects."""
-        cut(images, self.crop.cuts(images, drawn.crop), room, self.statistics if self.ends_with_cut else None)
+        statistics = self.statistics if self.ends_with_cut else None
+        cut(images, self.crop.cuts(images, drawn.crop), room, statistics, self.crop.filter)
 
     def stages(self, drawn: ViewParameters) -> Stages | None:
         """All that is done to rows once they are cut, as the compiled kernel is told of it; None where torch has a part

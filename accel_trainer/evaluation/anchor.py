@@ -17,6 +17,7 @@ from accel_trainer.core.files import remove_tree, sync_folder
 from accel_trainer.core.lease import Owner
 from accel_trainer.core.text import did_you_mean, listed
 from accel_trainer.data.open import validation_classes
+from accel_trainer.data.pipeline import validation_crop
 from accel_trainer.evaluation.identity import file_digest
 from accel_trainer.evaluation.logit_classes import LogitClasses, logit_classes
 from accel_trainer.run.folder import RunFolder
@@ -24,7 +25,7 @@ from accel_trainer.run.load import is_anchor
 from accel_trainer.run.records import read_classes, read_config, write_classes, write_config
 from accel_trainer.run.status import RunState, Status, write_status
 from accel_trainer.training.meta_model import count_parameters, make_model, meta_model
-from accel_trainer.training.pretrained.preprocessing import BILINEAR, Preprocessing, preprocessing_of, published_as
+from accel_trainer.training.pretrained.preprocessing import Preprocessing, preprocessing_of, published_as
 from accel_trainer.training.pretrained.starting_weights import (
     load_starting_weights,
     planned_transfer,
@@ -37,9 +38,9 @@ from accel_trainer.training.state.checkpoint import save_weights
 # What decides how weights are evaluated; all other parameters of a job say how some are trained.
 MAY_BE_SET = frozenset(
     {
-        "architecture_args", "image_column", "label_column", "image_size", "eval_crop", "mean", "std", "video",
-        "batch_size", "channels_last", "amp", "mixed_precision", "tf32", "fast_kernels", "deterministic", "compile",
-        "criterion", "criterion_args", "loss_cycle", "corrupt_images", "num_workers",
+        "architecture_args", "image_column", "label_column", "image_size", "eval_crop", "eval_resize", "mean", "std",
+        "video", "batch_size", "channels_last", "amp", "mixed_precision", "tf32", "fast_kernels", "deterministic",
+        "compile", "criterion", "criterion_args", "loss_cycle", "corrupt_images", "num_workers",
     }
 )  # fmt: skip
 # Files that are called alike whatever is in them: their folder says more.
@@ -90,7 +91,7 @@ def make_anchor(request: Request) -> Anchor:
     published = source if isinstance(source, models.WeightsEnum) else published_as(request.architecture, source)
     file = source if isinstance(source, Path) else None
     preprocessing = preprocessing_of(request.architecture, published, file)
-    found = {} if preprocessing is None else preprocessing.parameters
+    found = {} if preprocessing is None else preprocessing.parameters(request.settings)
     said = published.name if published is not None else str(_absolute(file))
     out = request.out or default_path(request.architecture, _name(request.architecture, published, file))
     job = request.job(name=out.name, **found, pretrained=said)
@@ -222,19 +223,13 @@ def _notes(transferred: Transfer, classes: LogitClasses) -> list[str]:
 
 
 def _of_preprocessing(job: Job, found: Preprocessing | None, settings: Mapping[str, Any]) -> list[str]:
-    side = int(job.image_size / job.eval_crop + 1e-6)
-    numbers = f"{job.image_size} of {side} pixels, mean {_words(job.mean)}, std {_words(job.std)}"
-    own = [key for key in ("image_size", "eval_crop", "mean", "std") if key in settings]
+    side = validation_crop(job).short_side
+    numbers = f"{job.image_size} of {side} pixels, {job.eval_resize}, mean {_words(job.mean)}, std {_words(job.std)}"
+    own = [key for key in ("image_size", "eval_crop", "eval_resize", "mean", "std") if key in settings]
     if found is None:
         return [f"preprocessing: {numbers}, as by default: nothing says how images were preprocessed for these weights"]
     others = f", but for {listed(own)}" if own else ""
-    lines = [f"preprocessing: {numbers}, by {found.source}{others}"]
-    if found.interpolation != BILINEAR:
-        lines.append(
-            f"these weights were published with {found.interpolation} resizing; here images are resized bilinearly, "
-            "which may change accuracies by some tenths of a percent"
-        )
-    return lines
+    return [f"preprocessing: {numbers}, by {found.source}{others}"]
 
 
 def _words(values: Sequence[float]) -> str:

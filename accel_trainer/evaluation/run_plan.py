@@ -152,12 +152,19 @@ def _identity(showing: Showing, weights: Path) -> dict[str, Any]:
         **showing.plan.measured(),
         "degraded_set": None,  # its images are known by their digest, wherever they are
         "batch_size": showing.batch_size,
-        "preprocessing": showing.job.model_dump(mode="json", include={"image_size", "eval_crop", "mean", "std"}),
+        "preprocessing": _preprocessing(showing.job),
         "weights_sha256": file_digest(weights),
         "images_sha256": images[0] if len(images) == 1 else sha256("\n".join(images).encode()).hexdigest(),
         "cycles": showing.cycles.count,
         "conditions": [shown.name for shown in showing.conditions.shown],
     }
+
+
+def _preprocessing(job: ResolvedJob) -> dict[str, Any]:
+    """`eval_resize` only where it is not as it was when there was no choice: evaluations of then can go on."""
+    names = {"image_size", "eval_crop", "mean", "std"}
+    default = type(job).model_fields["eval_resize"].default
+    return job.model_dump(mode="json", include=names | ({"eval_resize"} if job.eval_resize != default else set()))
 
 
 def _measured(

@@ -13,6 +13,7 @@ from accel_trainer.export.areas import areas_of, layers_to_choose_from, times_of
 from accel_trainer.export.facts import Facts, facts_of
 from accel_trainer.export.folder import sha256, write_json
 from accel_trainer.export.form import ExportOptions, Form, Use
+from accel_trainer.export.preprocessing import Preprocessing
 from accel_trainer.export.source import WEIGHTS, Source
 from accel_trainer.training.meta_model import cycle_axis
 from accel_trainer.zoo import registry, timm_models
@@ -148,15 +149,23 @@ def _metadata(
             "loss": facts.job.get("criterion"),
             "learning_rate": None if rate is None else str(rate),
             "batch_size": str(facts.job.get("batch_size")),
-            "preprocessing": f"shorter side {source.preprocessing.resize_shorter_side_to}, center crop {size}",
+            "preprocessing": _resizing(source.preprocessing),
         },
         "data": {"training_datasets": [{"identifier": "other", "name": facts.dataset, "role": "training"}]},
         "io": {"modality": "vision"},
         "provenance": {"checkpoint": f"{source.word} weights of {source.name}"[:500]},
     }
+    if source.not_trained_here is not None:  # how they were trained is not known here
+        del entry["data"], entry["model"]["supervision"]
+        entry["training"] = {"preprocessing": entry["training"]["preprocessing"]}
     if options.license:
         entry["legal"] = {"license": options.license}
     return {"schema_version": "2.0", "domain": "vision", "models": {identifier: entry}}
+
+
+def _resizing(about: Preprocessing) -> str:
+    sides = "both sides" if about.squash else "shorter side"
+    return f"{sides} {about.resize_shorter_side_to} ({about.interpolation}), center crop {about.image_size}"
 
 
 def _notes(about: dict[str, Any]) -> list[str]:

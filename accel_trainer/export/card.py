@@ -7,8 +7,10 @@ import yaml
 
 from accel_trainer import __version__
 from accel_trainer.core.text import flatten, format_value, one_line
+from accel_trainer.data.augment.resizing import Filter
 from accel_trainer.export.facts import Facts
 from accel_trainer.export.form import ExportOptions, Form
+from accel_trainer.export.preprocessing import Preprocessing
 from accel_trainer.export.source import Source
 from accel_trainer.report.documents import as_markdown
 
@@ -31,14 +33,9 @@ def card(source: Source, facts: Facts, form: Form, options: ExportOptions) -> st
         _preprocessing(source),
         "## Results",
         _results(source, facts, form),
-        "## Data",
-        _data(facts),
-        "## Training",
-        _training(facts),
-        "## Environment",
-        _environment(facts),
+        *_origins(source, facts),
         "## How to cite",
-        _citation(),
+        _citation("Trained" if source.not_trained_here is None else "Evaluated and exported"),
     ]
     return "\n\n".join(part.strip("\n") for part in parts) + "\n"
 
@@ -49,7 +46,7 @@ def _front(source: Source, facts: Facts, form: Form, options: ExportOptions) -> 
     front: dict[str, Any] = {"license": options.license} if options.license else {}
     front |= {"library_name": form.library, "pipeline_tag": task}
     front["tags"] = list(dict.fromkeys([task, *form.tags, "accel-train"]))
-    if facts.hub_dataset:
+    if facts.hub_dataset and source.not_trained_here is None:
         front["datasets"] = [facts.hub_dataset]
     if measured := {name: facts.scores[name] for name in _ON_THE_HUB if name in facts.scores}:
         front["metrics"] = [_ON_THE_HUB[name][0] for name in measured]
@@ -69,6 +66,12 @@ def _model_index(source: Source, facts: Facts, task: str, measured: Mapping[str,
 
 def _first_words(source: Source, facts: Facts) -> str:
     what = "gives embeddings" if source.job.is_contrastive else f"names {len(source.classes):,} classes"
+    if source.not_trained_here is not None:
+        return (
+            f"`{source.architecture}` with the weights `{one_line(source.not_trained_here)}`, which accel-train "
+            f"{__version__} has not trained, only evaluated on {one_line(facts.dataset)}. "
+            f"It has {source.parameters:,} parameters and {what}."
+        )
     weights = f"the weights `{source.word}`" + ("" if source.epoch is None else f", of epoch {source.epoch}")
     return (
         f"`{source.architecture}`, trained on {one_line(facts.dataset)} with accel-train {__version__}. "
@@ -82,20 +85,38 @@ def _items(lines: Any) -> str:
 
 def _preprocessing(source: Source) -> str:
     about = source.preprocessing
+    sides = "Both sides of an image are" if about.squash else "The shorter side of an image is"
+    whose = "in Pillow" if about.interpolation == Filter.BICUBIC else "in torch"
     lines = [
-        f"The shorter side of an image is resized to {about.resize_shorter_side_to} pixels "
-        "(bilinear, antialiased, on bytes).",
+        f"{sides} resized to {about.resize_shorter_side_to} pixels "
+        f"({about.interpolation}, antialiased, on bytes, {whose}).",
         f"The center of {about.image_size} x {about.image_size} pixels is cropped.",
         f"Red, green and blue in 0..1 are normalized by the mean {list(about.mean)} "
         f"and the standard deviation {list(about.std)}.",
+        *_of_clips(about),
         "`preprocessing.py` does all of that with the bits of the training's validation, but for the decoding of "
         "JPEGs, which may differ in other versions of libjpeg; `preprocessing.json` has the numbers.",
     ]
-    if about.frames is not None:
-        lines.append(f"The model takes clips: (batch, {about.frames}, 3, {about.image_size}, {about.image_size}).")
     if not source.job.is_contrastive:
         lines.append("`classes.json` has the names of the classes, in the order of the logits.")
     return _items(lines)
+
+
+def _of_clips(about: Preprocessing) -> Iterator[str]:
+    if about.frames is None:
+        return
+    shape = f"(batch, {about.frames}, 3, {about.image_size}, {about.image_size})"
+    yield f"The model takes clips {shape}: here the same image in all {about.frames} frames."
+    if about.frame_sigmas is None or about.frame_probs is None:
+        return
+    sigmas = ", ".join(f"{sigma:g}" for sigma in about.frame_sigmas)
+    yield (
+        "Before they are normalized, the frames are blurred by Gaussians with these standard deviations, in pixels: "
+        f"{sigmas} (`preprocess` gives the same to 1e-5)."
+    )
+    if any(0 < prob < 1 for prob in about.frame_probs):
+        probs = ", ".join(f"{prob:g}" for prob in about.frame_probs)
+        yield f"The training has blurred frames with probability only: {probs}. `preprocess` blurs them always."
 
 
 def _results(source: Source, facts: Facts, form: Form) -> str:
@@ -117,6 +138,14 @@ def _results(source: Source, facts: Facts, form: Form) -> str:
 
 def _title(score: str) -> str:
     return _ON_THE_HUB[score][1] if score in _ON_THE_HUB else score
+
+
+def _origins(source: Source, facts: Facts) -> list[str]:
+    """Sections with their titles. Of weights that others have trained it is not known here how."""
+    if source.not_trained_here is not None:
+        return []
+    data, training, environment = _data(facts), _training(facts), _environment(facts)
+    return ["## Data", data, "## Training", training, "## Environment", environment]
 
 
 def _data(facts: Facts) -> str:
@@ -151,9 +180,9 @@ def _environment(facts: Facts) -> str:
     return as_markdown(["", "version"], rows, [0, 0]) if rows else "Not recorded."
 
 
-def _citation() -> str:
+def _citation(done: str) -> str:
     return (
-        "Cite the people who trained this model, its architecture and its data. Trained with:\n\n"
+        f"Cite the people who trained this model, its architecture and its data. {done} with:\n\n"
         "```bibtex\n"
         "@software{accel_train,\n"
         "  title   = {accel-train: a queue that trains, measures and compares vision models},\n"

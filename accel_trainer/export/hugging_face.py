@@ -9,6 +9,7 @@ from torch import nn
 
 from accel_trainer.core.errors import UserError
 from accel_trainer.core.text import first_line
+from accel_trainer.data.augment.resizing import Filter
 from accel_trainer.export.form import ExportOptions, Form, Use
 from accel_trainer.export.package_use import use_of_package
 from accel_trainer.export.source import Source
@@ -105,7 +106,8 @@ def _timm_form(source: Source, name: str, args: Mapping[str, Any], model: Any, d
         config = _timm_config(source, name, args, model)
     except (AttributeError, KeyError) as error:
         raise UserError(f"timm does not say what its {name} is: {first_line(error)}; another version may") from error
-    uses, notes = [Use("With timm", TIMM_USE)], [RESIZING]
+    uses = [Use("With timm", TIMM_USE)]
+    notes = [RESIZING] if source.preprocessing.interpolation == Filter.BILINEAR else []
     tags = ["timm"]
     if source.job.is_contrastive:
         notes.append("Its outputs are embeddings, not logits: it was trained with a contrastive loss.")
@@ -133,7 +135,7 @@ def _timm_config(source: Source, name: str, args: Mapping[str, Any], model: Any)
         "fixed_input_size": bool(published.get("fixed_input_size", False)),
         "interpolation": about.interpolation,
         "crop_pct": about.crop_share,
-        "crop_mode": about.crop,
+        "crop_mode": "squash" if about.squash else about.crop,
         "mean": list(about.mean),
         "std": list(about.std),
         "num_classes": source.num_outputs,

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, Self
 
 import torch
@@ -14,7 +14,7 @@ from accel_trainer.evaluation.layers import example
 from accel_trainer.evaluation.trained_model import epoch_of, trained_model
 from accel_trainer.export.preprocessing import Preprocessing
 from accel_trainer.run.folder import RunFolder
-from accel_trainer.run.load import trained_classes, trained_job, trained_weights
+from accel_trainer.run.load import is_anchor, trained_classes, trained_job, trained_weights
 from accel_trainer.training.meta_model import count_parameters, cycle_axis
 from accel_trainer.training.objectives.base import by_cycle, main_output
 from accel_trainer.training.pretrained.starting_weights import published_weights_args
@@ -55,6 +55,11 @@ class Source:
         return self.job.name
 
     @cached_property
+    def not_trained_here(self) -> str | None:
+        """Which weights they are that were only evaluated; None for those of a training."""
+        return PurePath(self.job.pretrained or "weights").name if is_anchor(self.run) else None
+
+    @cached_property
     def preprocessing(self) -> Preprocessing:
         """Of the run's validation."""
         return Preprocessing.of(self.job)
@@ -90,9 +95,7 @@ class Source:
     @property
     def input_of_use(self) -> str:
         """The code of one input of the model, made of image.png by `preprocess`."""
-        frames = self.preprocessing.frames
-        one = "preprocess('image.png')"
-        return f"{one}[None]" if frames is None else f"torch.stack([{one}] * {frames})[None]"
+        return "preprocess('image.png')[None]"
 
     def random_inputs(self, number: int) -> Tensor:
         """Standard normal numbers in the shape of so many inputs of the model, the same each time."""

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,6 +19,8 @@ _SPECIAL = {
     "|": r"\textbar{}",
     **{character: f"\\{character}" for character in "&%$#_{}"},
 }
+# Of Markdown's characters those that would mean something else in a cell: an underscore within a word does not.
+_MARKED = re.compile(r"[\\`*<|~]|\[(?=[^]]*]\()|(?<![^\W_])_|_(?![^\W_])|&(?=#?\w+;)")
 
 
 def as_csv(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
@@ -74,7 +77,10 @@ def _escaped(text: str) -> str:
 
 
 def _piped(text: str) -> str:
-    return text.replace("|", r"\|")
+    """A cell whose characters stand for themselves, as in code in backticks they do already."""
+    if text.startswith("`") and text.endswith("`") and text.count("`") == 2:
+        return text.replace("|", r"\|")
+    return _MARKED.sub(r"\\\g<0>", text)
 
 
 def shown_cells(row: Sequence[Any], decimals: Sequence[int], nothing: str) -> list[str]:

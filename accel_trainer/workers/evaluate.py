@@ -19,7 +19,7 @@ from typing import Any
 
 from accel_trainer.api.trained_run import load_run
 from accel_trainer.config.evaluation import EvaluationPlan
-from accel_trainer.evaluation.tracked import log_evaluation
+from accel_trainer.evaluation.tracked import log_evaluation, log_scores
 from accel_trainer.launch.call_worker import ProgressNote, answer
 from accel_trainer.run.evaluations import EvaluationFolder
 from accel_trainer.run.folder import RunFolder
@@ -45,7 +45,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             if rank == 0:
                 log_evaluation(RunFolder(args.run), EvaluationFolder(measured.path))
             return measured.as_row()
-        return run.evaluate(args.dataset, weights=args.weights, data_root=args.data_root).as_row()
+        found = run.evaluate(args.dataset, weights=args.weights, data_root=args.data_root)
+        if rank == 0:
+            log_scores(RunFolder(args.run), found)
+        return found.as_row()
 
     return answer(args.answer, rank, evaluate_run)
 

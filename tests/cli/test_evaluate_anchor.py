@@ -47,7 +47,9 @@ def test_it_says_what_is_assumed_and_leaves_a_run_folder(weights: Path, tmp_path
     source, classes, preprocessing, folder, *_ = ended.stderr.splitlines()
     assert source.startswith(f"weights {weights}: ")
     assert classes == "classes: the 10 classes of digits, in their order (0, 1, 2 and 7 more)"
-    assert preprocessing.startswith("preprocessing: 16 of 18 pixels, mean 0.5 0.5 0.5, std 0.229 0.224 0.225, as by")
+    assert preprocessing.startswith(
+        "preprocessing: 16 of 18 pixels, bilinear, mean 0.5 0.5 0.5, std 0.229 0.224 0.225, as by"
+    )
     assert folder == f"run folder: {tmp_path / 'a'}"
     header, row = ended.stdout.splitlines()
     summary = load_run(tmp_path / "a").summary

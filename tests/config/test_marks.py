@@ -116,6 +116,7 @@ def test_what_an_optimizer_state_and_its_metrics_depend_on_follows_from_marks() 
         "class_subset",
         "dataset",
         "eval_crop",
+        "eval_resize",
         "image_column",
         "image_size",
         "label_column",

@@ -1,5 +1,6 @@
 """Validation preprocessing as one function of an image, beside what the loader makes of the same image."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,14 +13,17 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from accel_trainer.config import Job
-from accel_trainer.data.augment.geometry import MEAN, STD
+from accel_trainer.data.augment.geometry import MEAN, STD, pixels_of
 from accel_trainer.data.batch_plan import BatchPlan, evaluation_batches
 from accel_trainer.data.dataset import ImageDataset
 from accel_trainer.data.decode import CorruptImage
 from accel_trainer.data.loader import ImageReader, Loader
+from accel_trainer.data.pack.format import open_packed_split
+from accel_trainer.data.pack.split_writer import PackSettings
+from accel_trainer.data.pack.writer import pack
 from accel_trainer.data.pipeline import ValidationTransform, evaluation_views, training_views
 from accel_trainer.data.sources.digits import Digits
-from accel_trainer.data.sources.folders import ImageFolder
+from accel_trainer.data.sources.folders import ImageFolder, open_folders
 
 MakeJob = Callable[..., Job]
 
@@ -34,6 +38,14 @@ def photographs(tmp_path: Path) -> ImageFolder:
         coarse = Image.fromarray(random.integers(0, 256, (9, 9, 3), np.uint8))
         coarse.resize(size, Image.Resampling.BICUBIC).convert("L" if number == 2 else "RGB").save(path, quality=80)
     return ImageFolder(tmp_path / "set")
+
+
+def raw_pack(photographs: Path, folder: Path) -> ImageDataset:
+    """The same images as pixels in one file."""
+    for split in ("train", "val"):
+        shutil.copytree(photographs, folder / "both" / split)
+    pack(open_folders(folder, "both", ()), "both", folder / "raw.pack", PackSettings(999, "raw"), 1, lambda *_: None)
+    return open_packed_split(folder / "raw.pack", "val")
 
 
 def loaded(job: Job, source: ImageDataset) -> Tensor:
@@ -108,6 +120,29 @@ def test_preprocessing_that_a_job_gives_is_that_of_torchvision(
         theirs = v2.functional.normalize(v2.functional.to_dtype(crop(pixels), torch.float32, scale=True), mean, std)
         torch.testing.assert_close(images, theirs, rtol=0, atol=2e-5)
         assert torch.equal(transform(pixels), images)
+
+
+@pytest.mark.parametrize("on_device", [False, True])
+@pytest.mark.parametrize("how", ["bicubic", "bicubic-squash", "bilinear-squash"])
+def test_validation_resizes_as_the_job_says_whatever_loads_the_images(
+    make_job: MakeJob, photographs: ImageFolder, tmp_path: Path, how: str, on_device: bool
+) -> None:
+    """Of JPEGs and of pixels in a file, of which the kernel would make rows by itself."""
+    job = make_job(image_size=24, eval_resize=how)
+    by, _, squash = how.partition("-")
+    sides = (27, 27) if squash else 27
+    resize = v2.Resize(sides, v2.InterpolationMode(by), antialias=True)
+    packed = raw_pack(tmp_path / "set", tmp_path)
+    for index in range(len(photographs.labels)):
+        pixels = photographs.read(index)
+        given = Image.fromarray(pixels.permute(1, 2, 0).numpy()) if by == "bicubic" else pixels
+        theirs = v2.functional.to_image(v2.CenterCrop(24)(resize(given)))
+        ours = ValidationTransform(job)(pixels)
+        assert torch.equal(pixels_of(ours), theirs)
+        for source in (photographs, packed):
+            reader = ImageReader(source, evaluation_views(job, on_device=on_device), replace_corrupt=False)
+            indices = np.array([index])
+            assert torch.equal(reader(BatchPlan(0, 0, indices, indices)).inputs.on("cpu")[0], ours)
 
 
 @pytest.mark.parametrize("on_device", [False, True])

@@ -19,15 +19,17 @@ from torchvision.io import decode_image
 from torchvision.transforms import v2
 
 from accel_trainer import Run, UserError, load_pretrained, load_run, train
+from accel_trainer.config import Job
 from accel_trainer.config.evaluation import EvaluationPlan
-from accel_trainer.data.augment.geometry import CenterCrop
+from accel_trainer.data.augment.geometry import CenterCrop, Statistics, pixels_of
+from accel_trainer.data.pipeline import validation_crop
 from accel_trainer.data.sources.digits import Digits
 from accel_trainer.evaluation.anchor import _name
 from accel_trainer.evaluation.check import check_plan
 from accel_trainer.evaluation.logit_classes import imagenet_wnids, logit_classes
 from accel_trainer.measures.sixteen_classes import is_imagenet
 from accel_trainer.run.folder import RunFolder
-from accel_trainer.training.pretrained.preprocessing import BILINEAR, preprocessing_of
+from accel_trainer.training.pretrained.preprocessing import _of_timms_config, preprocessing_of
 
 one_core = pytest.fixture(autouse=True)(helpers.one_core)
 WNIDS = ["n01440764", "n02123045", "n03445777"]
@@ -107,21 +109,105 @@ def test_what_was_not_trained_here_is_a_row_beside_trained_runs(on_digits: Run) 
     assert on_digits.status.best == scores["acc1"]
 
 
-def test_a_checkpoint_of_timm_is_preprocessed_as_its_config_says_and_answers_as_by_timm(tmp_path: Path) -> None:
+def timms_checkpoint(folder: Path, **changes: Any) -> Path:
+    """As timm and its hub lay out weights, with what their configuration says of images."""
     torch.manual_seed(0)
     model = timm.create_model("test_resnet", num_classes=10).eval()
-    folder = tmp_path / "test_resnet.mine"
     folder.mkdir()
     save_file(model.state_dict(), folder / "model.safetensors")
     about = {"input_size": [3, 48, 48], "crop_pct": 0.9, "mean": [0.5] * 3, "std": [0.25] * 3}
-    about["interpolation"] = "bicubic"  # type: ignore[assignment]
-    (folder / "config.json").write_text(json.dumps({"architecture": "test_resnet", "pretrained_cfg": about}))
-    run = load_pretrained("timm:test_resnet", f"{folder}/model.safetensors", dataset="digits", out=tmp_path / "anchor")
-    job = run.job
-    assert (job.image_size, job.eval_crop, job.mean, job.std) == (48, 0.9, [0.5] * 3, [0.25] * 3)
-    inputs = run.transform(Digits("val").read(3))[None]
+    about |= {"interpolation": "bicubic", "num_classes": 10, **changes}
+    (folder / "config.json").write_text(
+        json.dumps({"architecture": "test_resnet", "num_classes": 10, "pretrained_cfg": about})
+    )
+    return folder / "model.safetensors"
+
+
+def on_digits_by(file: Path, out: Path, **settings: Any) -> Run:
+    return load_pretrained("timm:test_resnet", str(file), dataset="digits", out=out, **settings)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"crop_mode": "squash"},
+        {"interpolation": "bicubic", "crop_pct": 0.57},
+        {"interpolation": None, "crop_pct": None, "std": None},
+    ],
+)
+def test_a_checkpoint_of_timm_sees_and_answers_what_it_does_in_timm(tmp_path: Path, changes: dict[str, Any]) -> None:
+    file = timms_checkpoint(tmp_path / "test_resnet.mine", **changes)
+    run = on_digits_by(file, tmp_path / "anchor")
+    model = timm.create_model(f"local-dir:{file.parent}", pretrained=True).eval()
+    transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))
+    images = Digits("val")
+    pictures = [Image.fromarray(images.read(index).permute(1, 2, 0).numpy()) for index in range(9)]
+    theirs = torch.stack([transform(picture) for picture in pictures])
+    ours = torch.stack([run.transform(picture) for picture in pictures])
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=2e-6)
+    statistics = Statistics((*run.job.mean,), (*run.job.std,))  # type: ignore[arg-type]
+    assert torch.equal(pixels_of(ours, statistics), pixels_of(theirs, statistics))
     with torch.no_grad():
-        assert torch.equal(run.model()(inputs), model(inputs))
+        assert torch.equal(run.model()(ours), model(ours))
+
+
+@pytest.mark.parametrize(
+    ("changes", "settings", "line"),
+    [
+        (
+            {"interpolation": "lanczos"},
+            {"eval_resize": "bicubic"},
+            "resizes by 'lanczos'; there are bilinear, bicubic, ",
+        ),
+        ({"crop_mode": "border"}, {"eval_resize": "bicubic-squash"}, "resizes by 'bicubic-border'"),
+        ({"crop_pct": 1.15}, {"eval_crop": 1.0}, "crops 1.15 of the shorter side, which is more"),
+    ],
+)
+def test_preprocessing_that_there_is_not_is_refused_unless_another_is_asked_for(
+    tmp_path: Path, changes: dict[str, Any], settings: dict[str, Any], line: str
+) -> None:
+    file = timms_checkpoint(tmp_path / "mine", **changes)
+    with pytest.raises(UserError, match=line):
+        on_digits_by(file, tmp_path / "anchor")
+    run = on_digits_by(file, tmp_path / "anchor", **settings)
+    assert {key: getattr(run.job, key) for key in settings} == settings
+
+
+def test_an_export_is_evaluated_as_its_run(on_digits: Run, tmp_path: Path) -> None:
+    """Of every format that has weights: what it says of images is read, whoever has written it."""
+    on_digits.evaluate()
+    file = saved(squeezenet(10), tmp_path / "again.pth")
+    settings = {"image_size": 40, "eval_crop": 40 / 47, "mean": [0.5] * 3, "eval_resize": "bicubic-squash"}
+    own = load_pretrained("squeezenet1_1", str(file), dataset="digits", out=tmp_path / "own", **settings)
+    own.export(tmp_path / "export", "torchvision")
+    weights = str(tmp_path / "export" / "model.safetensors")
+    again = load_pretrained("squeezenet1_1", weights, dataset="digits", out=tmp_path / "again")
+    image = Digits("val").read(5)
+    assert torch.equal(again.transform(image), own.transform(image))
+    assert again.evaluate().scores == own.evaluate().scores
+
+
+def test_all_that_timm_publishes_is_preprocessed_as_by_timm_or_refused() -> None:
+    refused, count = set(), 0
+    for name in timm.list_pretrained():
+        about = timm.get_pretrained_cfg(name).to_dict()
+        try:
+            found = _of_timms_config(about, name)
+            assert found is not None
+            job = Job(architecture="resnet18", **found.parameters({}))
+        except UserError:
+            refused.add(name.partition("_")[0])
+            continue
+        crop = validation_crop(job)
+        theirs = timm.data.create_transform(**timm.data.resolve_data_config(pretrained_cfg=about), normalize=False)
+        resize = theirs.transforms[0]
+        is_squash = not isinstance(resize.size, int)
+        assert (crop.short_side, crop.squash) == (max(resize.size) if is_squash else resize.size, is_squash), name
+        assert crop.filter == resize.interpolation.value, name
+        count += 1
+    assert count > 1000
+    assert refused <= {"volo", "vit", "deepseek"}  # more than there is; images of 1024 x 768; borders
 
 
 def test_published_weights_score_as_by_their_own_transforms_on_some_of_their_classes(
@@ -258,6 +344,6 @@ def test_the_crops_of_all_that_torchvision_publishes_are_those_of_a_job() -> Non
         found, transform = preprocessing_of("resnet18", weights, None), weights.transforms()
         assert found is not None
         assert CenterCrop(found.image_size, found.eval_crop).short_side == transform.resize_size[0], weights
-        kinds.add(found.interpolation)
+        kinds.add(Job(architecture="resnet18", **found.parameters({})).eval_resize)
     assert len(published) > 100
-    assert kinds == {BILINEAR, "bicubic"}
+    assert kinds == {"bilinear", "bicubic"}

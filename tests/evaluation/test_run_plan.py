@@ -425,11 +425,14 @@ def test_the_digest_of_all_images_does_not_depend_on_the_order_of_degradations(r
     assert one.conditions == other.conditions
 
 
-def test_other_preprocessing_is_another_evaluation(runs: dict[str, RunFolder], tmp_path: Path) -> None:
+@pytest.mark.parametrize("other", [{"eval_crop": 0.5}, {"eval_resize": "bicubic"}])
+def test_other_preprocessing_is_another_evaluation(
+    runs: dict[str, RunFolder], tmp_path: Path, other: dict[str, Any]
+) -> None:
     run = RunFolder(shutil.copytree(runs["plain"].path, tmp_path / "run"))
     shutil.rmtree(run.evaluations, ignore_errors=True)
     run_plan(run, plan("blur"))
-    run.config.write_text(json.dumps(json.loads(run.config.read_text()) | {"eval_crop": 0.5}))
+    run.config.write_text(json.dumps(json.loads(run.config.read_text()) | other))
     (line,) = problems(run, plan("blur"))
     assert "something else: other preprocessing; " in line
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import numpy as np
 import pytest
 import torch
@@ -91,3 +92,21 @@ def run_card(image: Path, monkeypatch: pytest.MonkeyPatch) -> RunCard:
         return found
 
     return run
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict[str, Any]]]:
+    """What the hub was asked."""
+    found: list[tuple[str, dict[str, Any]]] = []
+
+    class Hub:
+        endpoint = "https://hub"
+
+        def create_repo(self, repository: str, **given: Any) -> None:
+            found.append(("create", {"repository": repository, **given}))
+
+        def upload_folder(self, **given: Any) -> None:
+            found.append(("upload", given))
+
+    monkeypatch.setattr(huggingface_hub, "HfApi", Hub)
+    return found

@@ -123,6 +123,43 @@ def test_the_preprocessing_beside_the_weights_has_the_bits_of_the_run(trained: R
         assert torch.equal(preprocess(opened), trained.transform(opened))
 
 
+@pytest.mark.parametrize("how", ["bicubic", "bicubic-squash", "bilinear-squash"])
+def test_images_are_resized_as_the_job_says(make_run, image: Path, tmp_path, how: str) -> None:
+    run = make_run("small_cnn", {"features": [4, 4, 4]}, eval_resize=how)
+    run.export(tmp_path / "out")
+    assert torch.equal(load_preprocess(tmp_path / "out")(image), run.transform(image))
+    by, _, squash = how.partition("-")
+    text = (tmp_path / "out/README.md").read_text()
+    where = "Pillow" if by == "bicubic" else "torch"
+    assert f"({by}, antialiased, on bytes, in {where})" in text
+    assert ("Both sides of an image are resized to 18" in text) == bool(squash)
+
+
+BLT = {"features": [4, 6, 8], "kernel_sizes": [3, 3, 3]}
+
+
+@pytest.mark.parametrize("sigmas", [None, [0, 0], [2, 1.5, 0.4, 9, 0]])
+def test_clips_are_made_of_an_image_as_in_the_validation(make_run, image: Path, tmp_path, sigmas) -> None:
+    """Blurred frames in other sums, of which the last bits differ."""
+    blur = {} if sigmas is None else {"Blur": {"sigmas": sigmas}}
+    run = make_run("blt_bl", BLT, video=True, num_views=2 if sigmas is None else 1, **blur)
+    run.export(tmp_path / "out")
+    ours, theirs = load_preprocess(tmp_path / "out")(image), run.transform(image)
+    assert ours.shape == theirs.shape
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=0 if sigmas is None else 1e-5)
+    text = (tmp_path / "out/README.md").read_text()
+    assert f"The model takes clips (batch, {len(theirs)}, 3, 16, 16)" in text
+    assert ("in pixels: 2, 1.5, 0.4, 9, 0 (" in text) == (sigmas is not None and len(sigmas) == 5)
+
+
+def test_a_blur_by_chance_is_said(make_run, tmp_path) -> None:
+    run = make_run("blt_bl", BLT, video=True, Blur={"sigmas": [3, 2, 1], "probs": [0.5, 1, 0]})
+    run.export(tmp_path / "out")
+    text = (tmp_path / "out/README.md").read_text()
+    assert "in pixels: 3, 2, 0 (" in text
+    assert "with probability only: 0.5, 1, 0. `preprocess` blurs them always" in text
+
+
 def load_preprocess(folder: Path):
     names = {"__file__": str(folder / "preprocessing.py"), "__name__": "preprocessing"}
     exec((folder / "preprocessing.py").read_text(), names)

@@ -13,24 +13,6 @@ from accel_trainer.core.errors import SetupUnusable, UserError
 
 
 @pytest.fixture
-def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict[str, Any]]]:
-    """What the hub was asked."""
-    found: list[tuple[str, dict[str, Any]]] = []
-
-    class Hub:
-        endpoint = "https://hub"
-
-        def create_repo(self, repository: str, **given: Any) -> None:
-            found.append(("create", {"repository": repository, **given}))
-
-        def upload_folder(self, **given: Any) -> None:
-            found.append(("upload", given))
-
-    monkeypatch.setattr(huggingface_hub, "HfApi", Hub)
-    return found
-
-
-@pytest.fixture
 def exported(trained: Run, tmp_path: Path) -> Path:
     trained.export(tmp_path / "out")
     (tmp_path / "out/notes.txt").write_text("mine")

@@ -41,6 +41,21 @@ def test_markdown_has_a_cell_for_each_column() -> None:
     assert {len(re.findall(r"(?<!\\)\|", line)) for line in lines} == {5}
 
 
+@pytest.mark.parametrize(
+    ("given", "written"),
+    [
+        ("__init__ *new*", r"\_\_init\_\_ \*new\*"),
+        ("<b>x</b> &lt; R&D", r"\<b>x\</b> \&lt; R&D"),
+        ("see [x](y) in [1, 2]", r"see \[x](y) in [1, 2]"),
+        ("a`b ~~c~~ \\", r"a\`b \~\~c\~\~ \\"),
+        ("`optimizer_args.lr`", "`optimizer_args.lr`"),
+        ("in_the_word", "in_the_word"),
+    ],
+)
+def test_markdown_shows_names_as_they_are(given: str, written: str) -> None:
+    assert as_markdown(["job"], [[given]], [0]).splitlines()[2] == f"| {written} |"
+
+
 def test_latex_escapes_what_means_something_else_there() -> None:
     text = as_latex(HEADER, ROWS, [2, 4, 2, 2])
     assert text.splitlines() == [

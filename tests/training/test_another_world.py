@@ -11,7 +11,11 @@ import torch
 from accelerate.state import AcceleratorState, GradientState, PartialState
 from loops import outcome
 from ranks import launched, run_two_ranks
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from worlds import Seen, train_on
+
+from accel_trainer.training.loop import TrainingLoop
+from accel_trainer.training.state.step_rows import StepRow
 
 JOB: dict[str, Any] = {
     "architecture": "tiny_models:Double",
@@ -26,7 +30,8 @@ JOB: dict[str, Any] = {
     "clip_grad_norm": 0.5,
     "cutmix": True,
     "ema": 0.9,
-    "trackers": [],
+    "trackers": ["tensorboard"],
+    "log_every_steps": 4,
 }
 ON_TWO = launched("""
 import json
@@ -65,9 +70,29 @@ def test_from_one_process_to_two_and_back_in_the_middle_of_epochs(tmp_path: Path
     assert {(epoch, step) for epoch, step, *_ in of_one} == {(3, step) for step in range(3, 6)}
     assert sorted(seen + of_two + of_one) == sorted(expected)
 
+    assert_rows_of_steps_are_the_same(last, alone)
     ours, theirs = outcome(last), outcome(alone)
     assert ours["tensors"].keys() == theirs["tensors"].keys()
     for name, tensor in ours["tensors"].items():
         torch.testing.assert_close(tensor, theirs["tensors"][name], rtol=0, atol=1e-10, msg=name)
     for row, other in zip(ours["rows"], theirs["rows"], strict=True):
         assert row == pytest.approx(other, abs=1e-5)
+
+
+def assert_rows_of_steps_are_the_same(ours: TrainingLoop, theirs: TrainingLoop) -> None:
+    """Means over all images, of whichever process; two rows are of steps of one process and of two. In TensorBoard each
+    is there once."""
+    found, expected = ([(row.step, row.scores | {"lr": row.lr}) for row in rows_of(loop)] for loop in (ours, theirs))
+    assert [step for step, _ in found] == [step for step, _ in expected] == [4, 8, 12, 16]
+    for (_, scores), (_, others) in zip(found, expected, strict=True):
+        assert scores == pytest.approx(others, abs=1e-9)
+    events = EventAccumulator(str(ours.run.path / "accel-train")).Reload()
+    logged = events.Scalars("steps/loss")
+    assert [event.step for event in logged] == [4, 8, 12, 16]
+    assert [event.value for event in logged] == pytest.approx([scores["loss"] for _, scores in expected], rel=1e-6)
+
+
+def rows_of(loop: TrainingLoop) -> list[StepRow]:
+    history = loop.step.step_log.history()
+    assert history is not None
+    return history.rows

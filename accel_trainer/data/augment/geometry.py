@@ -14,9 +14,9 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from accel_trainer.data.augment.resizing import Filter, resize, short_side_of
 from accel_trainer.data.native import calls
 from accel_trainer.data.native.calls import Cuts
 from accel_trainer.data.native.images import Images
@@ -50,16 +50,15 @@ CROP_NUMBERS = 2 * CROP_TRIES + 2
 FLIPPED = 0.5
 # As torchvision's presets: a crop of 224 from a shorter side of 256.
 EVAL_CROP = 0.875
-# A share such as 224/232 is no binary fraction; its side is meant to be 232 all the same.
-ROUNDING = 1e-6
 # Of longer images the middle is cut out before they are enlarged: one of 60,000 x 1 pixels would take 12 GB.
 MAX_RATIO = 32
 
 
 class Crop(Protocol):
-    """How images become squares of one size."""
+    """How images become squares of one size. filter: with which they are resized."""
 
     image_size: int
+    filter: Filter
 
     def draw(self, draws: Draws) -> Numbers:
         """The random numbers of each row, float64 of shape (rows, some count)."""
@@ -75,12 +74,14 @@ class CenterCrop:
 
     Of an image that is more than MAX_RATIO times as long as wide only the middle is resized, by the same factor but for
     rounding. Of all others the same pixels as torchvision's v2.Resize(int(image_size / share), antialias=True) and
-    v2.CenterCrop.
+    v2.CenterCrop. squash: both sides become as long as the shorter one, of whole images of any shape.
     """
 
-    def __init__(self, image_size: int, share: float = EVAL_CROP) -> None:
-        self.image_size = image_size
-        self.short_side = int(image_size / share + ROUNDING)
+    def __init__(
+        self, image_size: int, share: float = EVAL_CROP, by: Filter = Filter.BILINEAR, *, squash: bool = False
+    ) -> None:
+        self.image_size, self.filter, self.squash = image_size, by, squash
+        self.short_side = short_side_of(image_size, share)
 
     def draw(self, draws: Draws) -> Numbers:
         """No numbers: float64 (rows, 0)."""
@@ -90,20 +91,25 @@ class CenterCrop:
         """The middle of each image, whatever the numbers."""
         sides = images.table[:, 4:]
         cuts = np.zeros((len(images), calls.CUT_NUMBERS), np.int64)
-        cuts[:, :4] = middles(sides)
-        cuts[:, 4:6] = with_short_sides(cuts[:, 2:4], self.short_side)
+        if self.squash:
+            cuts[:, 2:4], cuts[:, 4:6] = sides, self.short_side
+        else:
+            cuts[:, :4] = middles(sides)
+            cuts[:, 4:6] = with_short_sides(cuts[:, 2:4], self.short_side)
         cuts[:, 6:8] = np.rint((cuts[:, 4:6] - self.image_size) / 2)
         return np.repeat(cuts, len(numbers) // max(1, len(images)), axis=0)
 
     def crop(self, image: Tensor) -> Tensor:
         """uint8 (3, height, width) to uint8 (3, image_size, image_size)."""
         images, out = Images.of([image]), torch.empty(1, 3, self.image_size, self.image_size, dtype=torch.uint8)
-        cut(images, self.cuts(images, np.empty((1, 0))), out)
+        cut(images, self.cuts(images, np.empty((1, 0))), out, by=self.filter)
         return out[0]
 
 
 class RandomResizedCrop:
     """Inception-style crop and horizontal flip, with torchvision's distribution and ranges."""
+
+    filter = Filter.BILINEAR
 
     def __init__(self, image_size: int, scale: tuple[float, float] = CROP_SCALE) -> None:
         self.image_size = image_size
@@ -200,36 +206,35 @@ def with_short_side(height: int, width: int, short_side: int) -> tuple[int, int]
     return (short_side, long_side) if height <= width else (long_side, short_side)
 
 
-def resize(image: Tensor, size: tuple[int, int]) -> Tensor:
-    """Antialiased bilinear resize of uint8 (3, height, width), in torch's native uint8 kernel."""
-    if image.shape[-2:] == size:
-        return image
-    return F.interpolate(image[None], size, mode="bilinear", antialias=True)[0]
-
-
-def cut(images: Images, cuts: Cuts, out: Tensor, statistics: Statistics | None = None) -> None:
+def cut(
+    images: Images,
+    cuts: Cuts,
+    out: Tensor,
+    statistics: Statistics | None = None,
+    by: Filter = Filter.BILINEAR,
+) -> None:
     """Write the rows of images, of which each image has as many, one after the other.
 
     out: contiguous (rows, 3, size, size), uint8; or float32, `normalized` by the statistics.
     """
-    if (compiled := kernel()) is not None:
+    if by is Filter.BILINEAR and (compiled := kernel()) is not None:
         calls.cut(compiled, images, cuts, out, None if statistics is None else byte_scale_and_shift(statistics))
         return
     views = len(cuts) // max(1, len(images))
     for position, image in enumerate(images):
         for row in range(position * views, (position + 1) * views):
-            pixels = _cut_by_torch(image, cuts[row].tolist(), out.shape[-1])
+            pixels = _cut_one(image, cuts[row].tolist(), out.shape[-1], by)
             if statistics is None:
                 out[row].copy_(pixels)
             else:
                 normalized(pixels, out[row], statistics)
 
 
-def _cut_by_torch(image: Tensor, numbers: list[int], size: int) -> Tensor:
+def _cut_one(image: Tensor, numbers: list[int], size: int, by: Filter) -> Tensor:
     top, left, height, width, *resized, window_top, window_left, is_flipped = numbers
     # Cut by numpy: torch gives the interpreter's lock to another thread for every slice, and waits to get it back.
     box = torch.from_numpy(image.numpy()[:, top : top + height, left : left + width])
-    pixels = resize(box, (resized[0], resized[1]))
+    pixels = resize(box, (resized[0], resized[1]), by)
     if resized != [size, size]:
         pixels = pixels[:, window_top : window_top + size, window_left : window_left + size]
     return pixels.flip(-1) if is_flipped else pixels

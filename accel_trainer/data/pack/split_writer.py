@@ -22,7 +22,8 @@ from PIL import Image
 from accel_trainer.core.errors import AccelTrainError, UserError
 from accel_trainer.core.files import open_regular, read_bytes
 from accel_trainer.core.outage import StoppedWaiting, persistently
-from accel_trainer.data.augment.geometry import resize, with_short_side
+from accel_trainer.data.augment.geometry import with_short_side
+from accel_trainer.data.augment.resizing import resize
 from accel_trainer.data.dataset import ImageDataset, name_or_number
 from accel_trainer.data.decode import CorruptImage
 from accel_trainer.data.pack.format import (

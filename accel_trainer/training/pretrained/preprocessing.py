@@ -1,49 +1,74 @@
 """How images are to be preprocessed for weights that were not trained here, as those who publish them say."""
 
 import hashlib
+import math
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, get_args
 
 from torchvision import models
 from torchvision.transforms._presets import ImageClassification
 
+from accel_trainer.config.parameters import EvalResize
+from accel_trainer.core.errors import UserError
 from accel_trainer.core.files import read_json
+from accel_trainer.core.text import listed
+from accel_trainer.data.augment.resizing import share_of, short_side_of
 from accel_trainer.training.pretrained.starting_weights import published_weights
 from accel_trainer.zoo import timm_models
 
-# The one in which images are resized here, antialiased.
-BILINEAR = "bilinear"
-# What hubs call the file beside weights that says how to use them.
-CONFIG_NAME = "config.json"
+# What hubs call the file beside weights that says how to use them, and what exports call theirs.
+CONFIG_NAME, EXPORTED_NAME = "config.json", "preprocessing.json"
+_CENTER, _SQUASH = "center", "squash"
+# What timm takes where a configuration says nothing.
+_TIMMS_OWN: Mapping[str, Any] = {
+    "input_size": (3, 224, 224),
+    "interpolation": "bicubic",
+    "crop_pct": 0.875,
+    "crop_mode": _CENTER,
+    "mean": (0.485, 0.456, 0.406),
+    "std": (0.229, 0.224, 0.225),
+}
 
 
 @dataclass(frozen=True)
 class Preprocessing:
     """Resize, center crop and normalization. eval_crop: the share of the shorter side that the crop keeps, as in a job;
-    source: who says so."""
+    resize: how, such as bicubic-squash, which a job may not have; source: who says so."""
 
     image_size: int
     eval_crop: float
+    resize: str
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    interpolation: str
     source: str
 
-    @property
-    def parameters(self) -> dict[str, Any]:
-        """The parameters of a job that mean the same."""
-        about = {"image_size": self.image_size, "eval_crop": self.eval_crop}
-        return {**about, "mean": list(self.mean), "std": list(self.std)}
+    def parameters(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """The parameters of a job that mean the same, but for those that are set otherwise. Raises UserError where a
+        job cannot mean it."""
+        known = get_args(EvalResize)
+        if self.resize not in known and "eval_resize" not in settings:
+            there = f"there are {listed(known, len(known))}"
+            raise self._other(f"resizes by {self.resize!r}; {there}", "eval_resize", "bicubic")
+        if self.eval_crop > 1 and "eval_crop" not in settings:
+            what = f"crops {self.eval_crop:g} of the shorter side, which is more than there is"
+            raise self._other(what, "eval_crop", "1")
+        about = {"image_size": self.image_size, "eval_crop": self.eval_crop, "eval_resize": self.resize}
+        found = {**about, "mean": list(self.mean), "std": list(self.std)}
+        return {key: value for key, value in found.items() if key not in settings}
+
+    def _other(self, what: str, key: str, value: str) -> UserError:
+        hint = f"{key}={value} evaluates them otherwise than those who publish them"
+        return UserError(f"{self.source} {what}", hint=hint, option="set")
 
 
 def preprocessing_of(
     architecture: str, published: models.WeightsEnum | None, file: Path | None
 ) -> Preprocessing | None:
-    """That of published weights; else what a config.json beside the file says; else timm's for one of its
-    architectures. None where nobody says."""
+    """That of published weights; else what a file beside them says, of an export or of timm's hub; else timm's for one
+    of its architectures. None where nobody says. Raises UserError for images that are not square."""
     if published is not None:
         return _torchvisions(published)
     if file is not None and (found := _beside(file)) is not None:
@@ -71,20 +96,37 @@ def _torchvisions(published: models.WeightsEnum) -> Preprocessing | None:
     return Preprocessing(
         image_size=size,
         eval_crop=min(1.0, size / short_side),
+        resize=str(transform.interpolation.value),
         mean=tuple(transform.mean),
         std=tuple(transform.std),
-        interpolation=transform.interpolation.value,
         source=str(published),
     )
 
 
 def _beside(file: Path) -> Preprocessing | None:
-    """As timm and its hub write it, under `pretrained_cfg`."""
-    with suppress(OSError, ValueError):
-        content = read_json(file.with_name(CONFIG_NAME))
-        if isinstance(content, Mapping) and isinstance(about := content.get("pretrained_cfg"), Mapping):
-            return _of_timms_config(about, str(file.with_name(CONFIG_NAME)))
+    """As an export has it, or timm and its hub under `pretrained_cfg`."""
+    for name, read in ((EXPORTED_NAME, _of_export), (CONFIG_NAME, _of_hub)):
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            if (found := read(read_json(file.with_name(name)), str(file.with_name(name)))) is not None:
+                return found
     return None
+
+
+def _of_export(about: Mapping[str, Any], source: str) -> Preprocessing | None:
+    """What preprocessing.json says of images; None for clips. Raises KeyError and TypeError for another file."""
+    if about["frames"] is not None:
+        return None
+    mean, std = _numbers(about["mean"]), _numbers(about["std"])
+    if mean is None or std is None:
+        return None
+    size, side = int(about["image_size"]), int(about["resize_shorter_side_to"])
+    resize = _resize(str(about["interpolation"]), _SQUASH if about.get("squash") else str(about["crop"]))
+    return Preprocessing(size, share_of(size, side), resize, mean, std, source)
+
+
+def _of_hub(content: Mapping[str, Any], source: str) -> Preprocessing | None:
+    about = content.get("pretrained_cfg")
+    return _of_timms_config(about, source) if isinstance(about, Mapping) else None
 
 
 def _timms(architecture: str) -> Preprocessing | None:
@@ -95,19 +137,34 @@ def _timms(architecture: str) -> Preprocessing | None:
 
 
 def _of_timms_config(about: Mapping[str, Any], source: str) -> Preprocessing | None:
-    """None where it is not said, or not of the form that timm writes."""
-    size, mean, std = (_numbers(about.get(key)) for key in ("input_size", "mean", "std"))
-    if size is None or mean is None or std is None:
+    """As timm's `resolve_data_config` and `transforms_imagenet_eval` read it; None where it says nothing of images, or
+    not in the form that timm writes. Raises UserError for images that are not square."""
+    whole = {key: about.get(key) or value for key, value in _TIMMS_OWN.items()}
+    size, mean, std = (_numbers(whole[key]) for key in ("input_size", "mean", "std"))
+    share = whole["crop_pct"]
+    if (
+        not (about.keys() & whole.keys())
+        or size is None
+        or mean is None
+        or std is None
+        or not isinstance(share, int | float)
+    ):
         return None
-    share = about.get("crop_pct")
+    if size[1] != size[2]:
+        raise UserError(f"{source} is for images of {size[1]:g} x {size[2]:g} pixels; only squares are evaluated")
+    side = math.floor(size[2] / share)
     return Preprocessing(
-        image_size=int(size[-1]),
-        eval_crop=float(share) if isinstance(share, int | float) and 0 < share <= 1 else 1.0,
+        image_size=int(size[2]),
+        eval_crop=float(share) if side == short_side_of(int(size[2]), share) else share_of(int(size[2]), side),
+        resize=_resize(str(whole["interpolation"]), str(whole["crop_mode"])),
         mean=mean,
         std=std,
-        interpolation=str(about.get("interpolation") or BILINEAR),
         source=source,
     )
+
+
+def _resize(interpolation: str, crop_mode: str) -> str:
+    return interpolation if crop_mode == _CENTER else f"{interpolation}-{crop_mode}"
 
 
 def _numbers(value: object) -> tuple[float, ...] | None:
