@@ -59,7 +59,7 @@ def plot(
     """Draw a metric of trained runs over epochs: a line for each run, or the mean of each group with its standard
     deviation."""
     from accel_trainer.report.curves import History, axis_of
-    from accel_trainer.report.curves_figure import Look, curves_figure
+    from accel_trainer.report.curves_figure import MOST_NAMED, Look, curves_figure, names_of
     from accel_trainer.report.style import find_style, save, styled
 
     suffix, look, sheet = _suffix(out), Look(log_y, _size(size)), find_style(style)
@@ -70,6 +70,8 @@ def plot(
         axis = axis_of(x, histories)
         groups = None if group_by is None else _groups(histories, group_by)
         panels = {metric: _curves(histories, groups, metric, axis) for metric in _metrics(y, histories, found)}
+        if (count := len(names_of(panels))) > MOST_NAMED:
+            print_warnings([f"{count} lines are too many to be named; --group-by draws means, --where leaves runs out"])
         picture = io.BytesIO()
         with styled(sheet):
             save(curves_figure(panels, axis, look), picture, suffix)

@@ -17,6 +17,8 @@ MOST_LABELS, LONGEST_LABEL = 6, 18
 # A name may stand so many lines of text away from where its line ends.
 MOST_MOVED = 1.6
 LABEL_GAP = 4
+# Of a label that has no room, in points.
+SMALLEST_LABEL = 4.0
 # How wide a letter is, of its height.
 LETTER = 0.6
 # Of the band of a standard deviation or an interval.
@@ -116,6 +118,25 @@ def name_lines(figure: "Figure", panels: Sequence["Axes"], *, may_grow: bool = T
     legend = figure.legend(list(lines.values()), names, loc="outside lower center", ncols=columns)
     for text in legend.get_texts():
         text.set_parse_math(False)
+
+
+def fit_labels(figure: "Figure", panels: Sequence["Axes"]) -> None:
+    """Break vertical labels that are longer than their panel into two lines, and make those smaller that still are."""
+    figure.draw_without_rendering()
+    for axes in panels:
+        label, room = axes.yaxis.label, axes.bbox.height
+        if label.get_window_extent().height <= room:
+            continue
+        words = str(label.get_text()).split(" ")
+        middle = min(range(1, len(words)), key=lambda cut: _longest(words, cut), default=0)
+        if middle:
+            label.set_text(f"{' '.join(words[:middle])}\n{' '.join(words[middle:])}")
+        if (length := label.get_window_extent().height) > room:
+            label.set_fontsize(max(SMALLEST_LABEL, label.get_fontsize() * room / length))
+
+
+def _longest(words: Sequence[str], cut: int) -> int:
+    return max(len(" ".join(part)) for part in (words[:cut], words[cut:]))
 
 
 def name_ends(axes: "Axes") -> None:

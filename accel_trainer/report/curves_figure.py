@@ -1,12 +1,14 @@
 """The figure of `accel-train plot`: a panel for each metric, a line for each run or group of runs."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from accel_trainer.report.axes import (
     BAND_OPACITY,
+    MOST_LABELS,
     best_note,
+    fit_labels,
     line_style,
     log_scale,
     mark_best,
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MINUTE_S, HOUR_S = 60.0, 3600.0
+# Curves of which each has a look of its own: seven colors, each with four dashes.
+MOST_NAMED = 28
 # Time is shown in a unit of which there are at least so many.
 FEWEST = 3
 
@@ -44,10 +48,11 @@ def curves_figure(panels: Mapping[str, Sequence[Curve]], axis: Axis, look: Look)
     figure = Figure(figsize=look.size or (width, height * len(panels)))
     grid = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
     unit, label = _unit(axis, [x for curves in panels.values() for curve in curves for x in curve.x])
-    numbers = {name: number for number, name in enumerate(dict.fromkeys(c.name for cs in panels.values() for c in cs))}
+    numbers = names_of(panels)
+    has_names, has_marks = len(numbers) <= MOST_NAMED, len(numbers) <= MOST_LABELS
     for (metric, curves), axes in zip(panels.items(), grid, strict=True):
         for curve in curves:
-            _draw(axes, curve, numbers[curve.name], unit)
+            _draw(axes, curve if has_marks else replace(curve, best=None), numbers[curve.name], unit)
         axes.set_ylabel(metric_label(metric))
         if look.log_y:
             log_scale(axes)
@@ -58,9 +63,15 @@ def curves_figure(panels: Mapping[str, Sequence[Curve]], axis: Axis, look: Look)
     grid[-1].set_xlabel(label)
     if len(numbers) == 1:
         figure.suptitle(next(iter(numbers)), parse_math=False)
-    else:
+    elif has_names:
         name_lines(figure, list(grid), may_grow=look.size is None)
+    fit_labels(figure, list(grid))
     return figure
+
+
+def names_of(panels: Mapping[str, Sequence[Curve]]) -> dict[str, int]:
+    """The curves of all panels by their names, numbered."""
+    return {name: number for number, name in enumerate(dict.fromkeys(c.name for cs in panels.values() for c in cs))}
 
 
 def _unit(axis: Axis, places: Sequence[float]) -> tuple[float, str]:
