@@ -132,7 +132,7 @@ def fit_labels(figure: "Figure", panels: Sequence["Axes"]) -> None:
         if middle:
             label.set_text(f"{' '.join(words[:middle])}\n{' '.join(words[middle:])}")
         if (length := label.get_window_extent().height) > room:
-            label.set_fontsize(max(SMALLEST_LABEL, label.get_fontsize() * room / length))
+            label.set_fontsize(max(SMALLEST_LABEL, float(label.get_fontsize()) * room / length))
 
 
 def _longest(words: Sequence[str], cut: int) -> int:
