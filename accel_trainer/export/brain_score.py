@@ -52,7 +52,7 @@ def write_brain_score(source: Source, folder: Path, options: ExportOptions) -> F
     """The files of a plugin. Raises UserError for clips, and for layers and areas that are none."""
     if source.job.video:
         raise UserError("Brain-Score's images are no clips, and the model takes clips", option="format")
-    identifier = re.sub(r"[^0-9A-Za-z_.-]+", "-", source.name)
+    identifier = re.sub(r"[^0-9A-Za-z_.-]+", "-", source.name).strip("-.") or "model"
     areas = areas_of(source, options.regions)
     times = times_of(source, areas)
     layers, readout = layers_to_choose_from(source, options.layers)

@@ -12,7 +12,7 @@ from accel_trainer.export.facts import Facts
 from accel_trainer.export.form import ExportOptions, Form
 from accel_trainer.export.preprocessing import Preprocessing
 from accel_trainer.export.source import Source
-from accel_trainer.report.documents import as_markdown
+from accel_trainer.report.documents import as_markdown, in_markdown
 
 # What the hub calls the scores of performance.csv.
 _ON_THE_HUB = {"acc1": ("accuracy", "Top-1 accuracy (%)"), "acc5": ("top_5_accuracy", "Top-5 accuracy (%)")}
@@ -23,7 +23,7 @@ def card(source: Source, facts: Facts, form: Form, options: ExportOptions) -> st
     """The text of README.md. The same run gives the same text."""
     parts = [
         _front(source, facts, form, options),
-        f"# {one_line(source.name)}",
+        f"# {in_markdown(one_line(source.name))}",
         _first_words(source, facts),
         "## How to load it",
         "In this folder, or with its path in the place of `.`:",
@@ -69,12 +69,12 @@ def _first_words(source: Source, facts: Facts) -> str:
     if source.not_trained_here is not None:
         return (
             f"`{source.architecture}` with the weights `{one_line(source.not_trained_here)}`, which accel-train "
-            f"{__version__} has not trained, only evaluated on {one_line(facts.dataset)}. "
+            f"{__version__} has not trained, only evaluated on {in_markdown(one_line(facts.dataset))}. "
             f"It has {source.parameters:,} parameters and {what}."
         )
     weights = f"the weights `{source.word}`" + ("" if source.epoch is None else f", of epoch {source.epoch}")
     return (
-        f"`{source.architecture}`, trained on {one_line(facts.dataset)} with accel-train {__version__}. "
+        f"`{source.architecture}`, trained on {in_markdown(one_line(facts.dataset))} with accel-train {__version__}. "
         f"It has {source.parameters:,} parameters and {what}. These are {weights}."
     )
 
@@ -149,7 +149,7 @@ def _origins(source: Source, facts: Facts) -> list[str]:
 
 
 def _data(facts: Facts) -> str:
-    text = f"Data set: {one_line(facts.dataset)}."
+    text = f"Data set: {in_markdown(one_line(facts.dataset))}."
     if facts.splits:
         rows = [[split, about["classes"], about["images"]] for split, about in sorted(facts.splits.items())]
         text += "\n\n" + as_markdown(["split", "classes", "images"], rows, [0, 0, 0])

@@ -35,8 +35,8 @@ def as_csv(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
 def as_markdown(header: Sequence[str], rows: Sequence[Sequence[Any]], decimals: Sequence[int]) -> str:
     """A table with pipes; numbers to the right, with as many decimals as their column has."""
     marks = ["---:" if is_number else "---" for is_number in _are_numbers(header, rows)]
-    body = [list(map(_piped, shown_cells(row, decimals, "-"))) for row in rows]
-    lines = [list(map(_piped, header)), marks, *body]
+    body = [list(map(in_markdown, shown_cells(row, decimals, "-"))) for row in rows]
+    lines = [list(map(in_markdown, header)), marks, *body]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
@@ -76,8 +76,8 @@ def _escaped(text: str) -> str:
     return "".join(_SPECIAL.get(character, character) for character in text)
 
 
-def _piped(text: str) -> str:
-    """A cell whose characters stand for themselves, as in code in backticks they do already."""
+def in_markdown(text: str) -> str:
+    """A cell, or words of a text, whose characters stand for themselves, as in code in backticks they do already."""
     if text.startswith("`") and text.endswith("`") and text.count("`") == 2:
         return text.replace("|", r"\|")
     return _MARKED.sub(r"\\\g<0>", text)

@@ -54,6 +54,17 @@ def test_the_card_is_the_same_each_time_and_names_no_license_by_itself(trained: 
     assert "license" not in front_of(tmp_path / "one")
 
 
+def test_names_that_mean_something_in_markdown_or_html_are_shown_as_they_are(make_run, tmp_path) -> None:
+    run = make_run("small_cnn", {"features": [4, 4, 4]}, dataset="<i>birds</i>")
+    environment = json.loads((run.path / "environment.json").read_text())
+    (run.path / "environment.json").write_text(json.dumps({**environment, "job": "<b> & *new*"}))
+    run.export(tmp_path / "out", "brain-score")
+    text = (tmp_path / "out/README.md").read_text()
+    assert "\n# \\<b> & \\*new\\*\n" in text
+    assert "trained on \\<i>birds\\</i> with" in text
+    assert json.loads((tmp_path / "out/brain_score.json").read_text())["identifier"] == "b-new"
+
+
 def test_a_card_without_a_validation_of_these_weights_claims_none(make_run, tmp_path) -> None:
     run = make_run("small_cnn", {"features": [4, 4, 4]})
     (run.path / "performance.csv").unlink()
