@@ -211,6 +211,7 @@ class Chaos:
 
     def _finish(self) -> None:
         """Start the runner again and again until nothing is left to be done."""
+        self.lab.hurry()
         for _ in range(len(self.schedule.faults) + 2):
             self._start_if_needed()
             if self._is_done():

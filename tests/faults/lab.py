@@ -54,6 +54,7 @@ class Lab:
         self.temporary = Path(
             tempfile.mkdtemp(prefix="lab-", dir="/tmp")
         )  # short, or attempts would have theirs elsewhere
+        self._hurry = folder / "hurry"
         self.mark = secrets.token_hex(8)
         self.runner: subprocess.Popen[bytes] | None = None
         self._num_runners = 0
@@ -69,8 +70,9 @@ class Lab:
     # -- jobs ---------------------------------------------------------------------------------------------------
 
     def add(self, name: str = "job", *, pause_s: float = 0.1, **changes: Any) -> Path:
-        """Put a small job into the queue; its run folder."""
-        job = {**SMALL_JOB, "architecture_args": {"pause_s": pause_s}, "model_dir": str(self.run(name)), **changes}
+        """Put a small job into the queue, which pauses for so long at each step until `hurry`; its run folder."""
+        pauses = {"pause_s": pause_s, "until": str(self._hurry)}
+        job = {**SMALL_JOB, "architecture_args": pauses, "model_dir": str(self.run(name)), **changes}
         (self.queue / f"{name}.json").write_text(json.dumps(job))
         return self.run(name)
 
@@ -88,6 +90,10 @@ class Lab:
         codes = server.attempt(folder / "job.json", "undisturbed", folder / "log", processes=self.num_processes)
         assert codes == [0] * self.num_processes, (folder / "log").read_text()
         return folder / "run"
+
+    def hurry(self) -> None:
+        """From now on no job pauses."""
+        self._hurry.touch()
 
     def where(self, name: str = "job") -> str:
         """The state of a job: the folder it is in."""

@@ -9,9 +9,9 @@ from faults.schedules import draw
 
 pytestmark = pytest.mark.slow
 
-# By what is trained. All kinds of faults are among them: a signal and a pause; a kill of all; damage and a kill at an
-# event, in two processes; a signal and a kill of the runner at an event.
-SEEDS = {14: "mixed", 20: "seldom saved", 41: "contrastive", 54: "tracked"}
+# By what is trained. All kinds of faults are among them: damage; a kill of all; a pause; a signal, and a kill of the
+# runner at an event; a kill at an event of one of two processes.
+SEEDS = {7: "mixed", 20: "seldom saved", 35: "averaged", 54: "tracked", 66: "plain"}
 
 
 @pytest.mark.parametrize("seed", SEEDS, ids=SEEDS.get)

@@ -72,6 +72,7 @@ def test_a_disk_that_stays_away_from_one_process_returns_the_job_to_pending_unti
     assert (lab.where(), checks.state_of(lab.run())) == ("pending", "machine_failed")
     assert "cannot be read: Input/output error" in lab.output.read_text()
     lab.switch.unlink()
+    lab.hurry()
     assert lab.wait() == 0, lab.all_output()
     assert lab.where() == "done"
     assert lab.output.read_text().count("(the machine failed, not the job)") == 1

@@ -31,22 +31,29 @@ JOB: dict[str, Any] = {
     "save_every_minutes": 1e-6,
     "trackers": [],
 }
-ONE_IN = 6
+# What a process that writes has in names: its own folder, and what is written or put aside there or elsewhere.
+ASIDE = {
+    r"\.writing-[^/ ]+": "own",
+    r"own/\S*\.(tmp|away)/\S+": r"own/\1/file",
+    r"own/[^/ ]*\.(tmp|away)": r"own/\1",
+    r"\.(probe-)?[0-9a-f_-]+(\.tmp)?(?= |$)": "trial",
+    r"\d+": "0",
+}
 # A trainer without one locks the run folder itself.
 NO_TOKEN = ""
 
 
 def test_a_kill_at_every_event_of_a_run(server: ForkServer, tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    """Before every file that is opened, synced, renamed or removed, and every folder; one in a few of them, unless
-    --every-event is given."""
+    """Before every file that is opened, synced, renamed or removed, and every folder; before one of each kind of
+    these, unless --every-event is given."""
     undisturbed = tmp_path / "undisturbed"
     trace = tmp_path / "trace.txt"
     train(server, undisturbed, fault(undisturbed, nth=0, trace=str(trace)))
     events = trace.read_text().splitlines()
     assert has_all_moments(events)
-    step = 1 if request.config.getoption("--every-event", default=False) else ONE_IN
+    is_thorough = request.config.getoption("--every-event", default=False)
     wrong = {}
-    for nth in range(1 + random.Random(0).randrange(step), len(events) + 1, step):
+    for nth in range(1, len(events) + 1) if is_thorough else one_of_each_kind(events):
         if found := found_wrong_after_a_kill(server, tmp_path / str(nth), undisturbed / "run", nth):
             wrong[f"{nth}: {events[nth - 1]}"] = found
     assert wrong == {}
@@ -56,6 +63,24 @@ def has_all_moments(events: list[str]) -> bool:
     """Whether what must be killed at is among what was seen."""
     moments = ("open .*manifest", "fsync .*model", "rename .*/resume/", "rename .*best", "rename .*swa", "rename .*csv")
     return all(any(re.match(moment, event) for event in events) for moment in moments)
+
+
+def one_of_each_kind(events: list[str]) -> list[int]:
+    """The numbers, from 1, of an event of each kind: what is done, and to which file of the run, whatever numbers are
+    in its name. All that is written aside is of one kind. What is opened in the run folder itself is only read, or it
+    is log.txt: that is none, since the next event finds the same. Of renames, by which others see it, the last counts,
+    which no later one makes good; of all else any."""
+    kinds: dict[str, list[int]] = {}
+    for nth, event in enumerate(events, start=1):
+        kind = event
+        for name, what in ASIDE.items():
+            kind = re.sub(name, what, kind)
+        if not kind.startswith("open ") or "own/" in kind or "trial" in kind:
+            kinds.setdefault(kind, []).append(nth)
+    chance = random.Random(0)
+    return sorted(
+        numbers[-1] if kind.startswith("rename ") else chance.choice(numbers) for kind, numbers in kinds.items()
+    )
 
 
 def found_wrong_after_a_kill(server: ForkServer, place: Path, undisturbed: Path, nth: int) -> list[str]:

@@ -62,6 +62,7 @@ def test_the_next_runner_resumes_a_job_whose_every_process_was_killed(lab: Lab, 
     lab.kill_all()
     assert lab.orphans() == []
     assert lab.where() == "running"
+    lab.hurry()
     lab.start()
     assert lab.wait() == 0
     assert "its runner died" in lab.output.read_text()
@@ -71,7 +72,7 @@ def test_the_next_runner_resumes_a_job_whose_every_process_was_killed(lab: Lab, 
 
 
 def test_a_job_outlives_the_processes_of_its_plots_and_of_wandb(tmp_path: Path, server: ForkServer) -> None:
-    with Lab(tmp_path / "lab") as lab:
+    with Lab(tmp_path / "lab", plots=True) as lab:
         lab.add(num_epochs=2, trackers=["wandb"])
         lab.start()
         lab.send("plotter", signal.SIGKILL)

@@ -77,6 +77,7 @@ def test_a_suspended_runner_continues_with_its_trainer(training: Lab) -> None:
     runner.send_signal(signal.SIGSTOP)
     training.wait_for_step(step + 3)
     runner.send_signal(signal.SIGCONT)
+    training.hurry()
     assert training.wait() == 0
     assert training.where() == "done"
 

@@ -52,14 +52,14 @@ def never_twice_never_lost(claimed: list[list[str]], queue: QueueStore, num_jobs
     assert all(job.destination is None for job in queue.claims())
 
 
-@pytest.mark.parametrize("lost_replies", [0.0, 0.1])
 @pytest.mark.parametrize("seconds", [0, 30])
 def test_of_300_claims_none_is_won_twice_or_by_nobody(
-    mount: Callable[..., Mount], tmp_path: Path, seconds: int, lost_replies: float
+    mount: Callable[..., Mount], tmp_path: Path, seconds: int
 ) -> None:
+    """One answer in ten is lost: most claims are as where none is."""
     caches = {"attr_s": seconds, "entry_s": seconds, "listing_s": seconds}
     # Missing names are remembered for less, to be quick.
-    options = {**caches, "negative_s": min(seconds, 3), "remember_s": seconds, "lost_replies": lost_replies}
+    options = {**caches, "negative_s": min(seconds, 3), "remember_s": seconds, "lost_replies": 0.1}
     clients = [mount(name, **options, seed=seed, lost_only="job") for seed, name in enumerate(("one", "other"))]
     never_twice_never_lost(*race(clients, tmp_path))
 

@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from faults.site.injection import ROUNDS_VARIABLE, UNPROBED_VARIABLE
 from network.machines import Machine
 from network.mounts import Mount
 from network.test_runner_races import environment
 
 pytestmark = pytest.mark.slow
+# What is said of torch is not looked at.
+QUICK = {ROUNDS_VARIABLE: "30", UNPROBED_VARIABLE: "1"}
 Said = Mapping[str, Mapping[str, Any]]
 
 
@@ -26,7 +29,7 @@ def said_at_once(clients: Mapping[str, Mount], machines: Callable[..., Machine],
     for name, client in list(clients.items())[:-1]:
         host = machines(name, {client.folder: shared, far.folder: second})
         words = ("doctor", "--json", "--with", second / "training_queue")
-        started[name] = host.start(*words, cwd=shared, **environment(tmp_path, name))
+        started[name] = host.start(*words, cwd=shared, **environment(tmp_path, name, **QUICK))
     said = {}
     for name, process in started.items():
         output, _ = process.communicate(timeout=250)

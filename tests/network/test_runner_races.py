@@ -19,14 +19,14 @@ from accel_trainer.queue.store import QueueStore
 THOROUGH = bool(os.environ.get("ACCEL_TRAIN_THOROUGH_TESTS"))
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600 if THOROUGH else 270)]
 INSTANT = [sys.executable, str(Path(__file__).with_name("instant.py"))]
-NUM_JOBS = 300 if THOROUGH else 30
+NUM_JOBS = 300 if THOROUGH else 20
 
 
 def environment(folder: Path, name: str, **more: str) -> dict[str, str]:
     """Of a machine: its own home and temporary files."""
     own = folder / "own" / name
     own.mkdir(parents=True)
-    paths = os.pathsep.join(map(str, (REPOSITORY / "tests", REPOSITORY)))
+    paths = os.pathsep.join(map(str, (REPOSITORY / "tests/faults/site", REPOSITORY / "tests", REPOSITORY)))
     return {"HOME": str(own), "TMPDIR": str(own), "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", **more}
 
 
@@ -53,11 +53,12 @@ def all_are_run_once(clients: list[Mount], machines: Callable[..., Machine], tmp
     assert {name: len(tokens) for name, tokens in attempts.items()} == dict.fromkeys(names, 1), outputs
 
 
-@pytest.mark.parametrize("lost_replies", [0.0, 0.1])
+@pytest.mark.parametrize("lost_replies", [0.0, 0.1] if THOROUGH else [0.1])
 @pytest.mark.parametrize("seconds", [0, 30])
 def test_of_the_claims_of_two_runners_each_is_won_once(
     mount: Callable[..., Mount], machines: Callable[..., Machine], tmp_path: Path, seconds: int, lost_replies: float
 ) -> None:
+    """One answer in ten is lost, if any: most claims are as where none is."""
     caches = {"attr_s": seconds, "entry_s": seconds, "listing_s": seconds, "remember_s": seconds}
     options = {**caches, "negative_s": seconds, "lost_replies": lost_replies, "lost_only": "job"}
     clients = [mount(name, **options, seed=seed) for seed, name in enumerate(("one", "other"))]

@@ -23,12 +23,17 @@ UNCHECKED_VARIABLE = "ACCEL_TRAIN_TEST_UNCHECKED"
 # When it is set, what draws curves ends before it imports matplotlib, which takes as long as a small training.
 UNPLOTTED_VARIABLE = "ACCEL_TRAIN_TEST_UNPLOTTED"
 
+# When it is set, what tells the doctor of torch and wandb ends before it imports them.
+UNPROBED_VARIABLE = "ACCEL_TRAIN_TEST_UNPROBED"
+
 # After how many seconds without a sign of life an owner counts as silent, and how often it gives one, as "4 0.5".
 LEASE_VARIABLE = "ACCEL_TRAIN_TEST_LEASE"
 # After how many seconds a call on a disk counts as one that hangs.
 HANGS_VARIABLE = "ACCEL_TRAIN_TEST_HANGS"
 # How often an evaluation notes on the disk what it has computed, in seconds.
 FLUSH_VARIABLE = "ACCEL_TRAIN_TEST_FLUSH"
+# How many rounds a trial of a disk has.
+ROUNDS_VARIABLE = "ACCEL_TRAIN_TEST_ROUNDS"
 
 # What the program of a process is called in a fault.
 ROLES = {
@@ -37,9 +42,11 @@ ROLES = {
     "accel_trainer.workers.plot": "plotter",
     "accel_trainer.cli run-queue": "runner",
     "accel_trainer.workers.validate": "checker",
+    "accel_trainer.workers.probe_torch": "prober",
+    "accel_trainer.workers.probe_wandb": "prober",
 }
 # What roles are not wanted where a variable is set.
-_NOT_WANTED = {"checker": UNCHECKED_VARIABLE, "plotter": UNPLOTTED_VARIABLE}
+_NOT_WANTED = {"checker": UNCHECKED_VARIABLE, "plotter": UNPLOTTED_VARIABLE, "prober": UNPROBED_VARIABLE}
 # Audit events, and how many of their arguments are paths.
 EVENTS = {"open": 1, "os.rename": 2, "os.mkdir": 1, "os.remove": 1, "os.rmdir": 1, "os.truncate": 1, "os.fsync": 1}
 
@@ -161,7 +168,7 @@ def _make_fsync_audible() -> None:
     os.fsync = audible
 
 
-def shorten_waits() -> None:
+def take_less_time() -> None:
     """Before anything that takes these numbers is imported."""
     if LEASE_VARIABLE in os.environ:
         from accel_trainer.core import lease
@@ -175,11 +182,15 @@ def shorten_waits() -> None:
         from accel_trainer.evaluation import rows_on_disk
 
         rows_on_disk.FLUSH_EVERY_S = float(os.environ[FLUSH_VARIABLE])
+    if ROUNDS_VARIABLE in os.environ:
+        from accel_trainer.doctor import filesystem_trials
+
+        filesystem_trials.NUM_ROUNDS = int(os.environ[ROUNDS_VARIABLE])
 
 
 def arm_from_environment() -> None:
     """Arm the faults that are meant for this process: those of its role and rank."""
-    shorten_waits()
+    take_less_time()
     role, rank = role_of(sys.orig_argv), int(os.environ.get("RANK", 0))
     if _NOT_WANTED.get(role, "") in os.environ:
         os._exit(0)
