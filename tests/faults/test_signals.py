@@ -34,9 +34,7 @@ def training(lab: Lab) -> Lab:
     return lab
 
 
-@pytest.mark.parametrize(
-    "numbers", [[TERM], [INT], [INT, INT]], ids=["trainer TERM", "trainer INT", "trainer INT twice"]
-)
+@pytest.mark.parametrize("numbers", [[TERM], [INT, INT]], ids=["trainer TERM", "trainer INT twice"])
 def test_a_signal_to_the_trainer_ends_the_runner_too(training: Lab, numbers: list[int]) -> None:
     step, process = checks.global_step(training.run()), training.find("worker")
     for number in numbers:
