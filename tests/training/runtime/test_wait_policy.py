@@ -4,8 +4,10 @@ import os
 import subprocess
 import sys
 from itertools import count
+from pathlib import Path
 
 import pytest
+from faults.fork_server import ForkServer
 
 from accel_trainer.training.runtime import wait_policy
 
@@ -48,17 +50,29 @@ def test_waiting_threads_sleep_while_there_are_sleepers_and_no_other_thread_comp
 
 
 @libgomp_only
-def test_a_run_waits_by_load_unless_the_user_has_said_how():
+def test_a_run_waits_by_load_unless_the_user_has_said_how(
+    server: ForkServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     code = """
-import threading
+import threading, torch
+from accel_trainer.training.runtime import wait_policy
+torch.set_num_threads(2)
 with wait_policy.waiting_by_load():
     print(wait_policy.wait_policy(), sum(thread.name == "wait policy" for thread in threading.enumerate()), sep=":")
 print(threading.active_count())
 """
-    assert run(code) == ["by", "load:1", "1"]
-    assert run(code, KMP_BLOCKTIME="1") == ["by", "load:1", "1"], "a launch sets it for every training"
+    for name in wait_policy.WAIT_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+
+    def said(**variables: str) -> list[str]:
+        log = tmp_path / " ".join(variables)
+        assert server.script(code, [], log, processes=1, **variables) == [0], log.read_text()
+        return log.read_text().split()
+
+    assert said(NOTHING="") == ["by", "load:1", "1"]
+    assert said(KMP_BLOCKTIME="1") == ["by", "load:1", "1"], "a launch sets it for every training"
     for name, value in (("GOMP_SPINCOUNT", "7"), ("OMP_WAIT_POLICY", "active")):
-        assert run(code, **{name: value}) == [f"{name}={value}:0", "1"]
+        assert said(**{name: value}) == [f"{name}={value}:0", "1"]
 
 
 @libgomp_only
@@ -144,17 +158,17 @@ def test_where_the_kernel_does_not_say_who_waits_the_machine_counts_as_busy(monk
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel's own count")
-def test_who_waits_for_a_core_is_counted():
+def test_who_waits_for_a_core_is_counted(server: ForkServer, tmp_path: Path):
     """Of two that compute on one core, each waits for half of the time."""
     code = """
 import os, subprocess, sys, time
 os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 from accel_trainer.training.runtime.wait_policy import _Moment
 other = subprocess.Popen([sys.executable, "-c", "while True: pass"])
-before, end = _Moment(), time.monotonic() + 2
+before, end = _Moment(), time.monotonic() + 0.7
 while time.monotonic() < end: pass
 print(_Moment().waited_share(before))
 other.kill()
 """
-    (share,) = run(code)
-    assert wait_policy.BUSY_SHARE < float(share) < 1.5
+    assert server.script(code, [], tmp_path / "share", processes=1) == [0]
+    assert wait_policy.BUSY_SHARE < float((tmp_path / "share").read_text()) < 1.5
