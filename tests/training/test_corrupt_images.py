@@ -1,7 +1,9 @@
 """Corrupt images are counted, the same number however the training is carried out, and many of them end it."""
 
+import io
 import json
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,13 @@ MakeLoop = Callable[..., TrainingLoop]
 pytestmark = pytest.mark.usefixtures("tiny_models")
 
 
+@cache
+def gray_png(level: int) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(np.full((8, 8, 3), level, np.uint8)).save(file, "PNG")
+    return file.getvalue()
+
+
 def make_set(root: Path, corrupt: int = 0, of_validation: int = 0) -> dict[str, Any]:
     """400 training images of two classes and 200 to validate on, of which so many are corrupt."""
     for split, count, broken in (("train", 400, corrupt), ("val", 200, of_validation)):
@@ -35,7 +44,7 @@ def make_set(root: Path, corrupt: int = 0, of_validation: int = 0) -> dict[str, 
             if number < 7 * broken and number % 7 == 0:
                 path.write_bytes(b"\x89PNG broken")
             else:
-                Image.fromarray(np.full((8, 8, 3), number % 256, np.uint8)).save(path)
+                path.write_bytes(gray_png(number % 256))
     return {"dataset": "set", "data_root": str(root), "class_subset": None, "batch_size": 40, "num_epochs": 2}
 
 

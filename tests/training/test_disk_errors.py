@@ -16,13 +16,13 @@ from accel_trainer.core.outage import PATIENCE_VARIABLE
 from accel_trainer.core.processes import StopRequest
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.status import RunState
-from accel_trainer.training import session
+from accel_trainer.training import reporting, session
 from accel_trainer.training.session import SessionOptions
 
 pytestmark = pytest.mark.slow
 
 ERRORS = (errno.EIO, errno.ESTALE, errno.ENOENT, errno.ENOTCONN)
-CHANGES = {"num_epochs": 3, "save_every_minutes": 1e-9, "save_interval": 1}
+CHANGES = {"num_epochs": 2, "save_every_minutes": 1e-9, "save_interval": 1}
 
 
 @pytest.fixture
@@ -70,6 +70,7 @@ def test_a_disk_that_stays_away_from_a_run_is_one_line_with_what_to_do(
     tmp_path: Path, disk: Disk, undisturbed: dict[str, object], error: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(PATIENCE_VARIABLE, "1.2")
+    monkeypatch.setattr(reporting, "LAST_STATUS_WAITS_S", (0.0, 0.1))
     run, job = RunFolder(tmp_path / "run"), tiny_job(tmp_path / "run", **CHANGES)
     disk.goes_away(error, 400, float("inf"))
     result = trained(job, run)

@@ -10,7 +10,7 @@ from ranks import launched, run_ranks
 TINY: dict[str, Any] = {
     "architecture": "tiny_models:NormAndDropout",
     "dataset": "digits",
-    "class_subset": [0, 1, 2],
+    "class_subset": [0, 1],
     "image_size": 8,
     "num_epochs": 1,
     "batch_size": 48,
@@ -19,7 +19,12 @@ TINY: dict[str, Any] = {
 }
 JOBS: dict[str, dict[str, Any]] = {
     "BatchNorm and dropout": {},
-    "a model of torchvision": {"architecture": "shufflenet_v2_x0_5", "gradient_accumulation": 2, "ema": 0.9},
+    "a model of torchvision": {
+        "architecture": "squeezenet1_1",
+        "image_size": 32,
+        "gradient_accumulation": 2,
+        "ema": 0.9,
+    },
     "recurrent": {"architecture": "cornet_rt", "architecture_args": {"features": [32] * 4, "num_cycles": 4}},
     "state of its own": {"architecture": "tiny_models:Remembers"},
     "parameters without a gradient": {"architecture": "tiny_models:Unused"},
@@ -35,7 +40,7 @@ from accel_trainer.training.build import build
 
 for number, given in enumerate(json.loads(JOBS)):
     outcomes = []
-    for name, stops in (("whole", [99]), ("taken up", [3, 5, 99])):
+    for name, stops in (("whole", [99]), ("taken up", [2, 3, 99])):
         for stop in stops:
             loop, _ = train_on(Path(folder) / str(number) / name, given, stop)
         assert loop.progress.epoch == given["num_epochs"]
@@ -53,7 +58,7 @@ for number, given in enumerate(json.loads(JOBS)):
 @pytest.mark.usefixtures("tiny_models")
 @pytest.mark.parametrize("name", JOBS)
 def test_a_run_that_is_taken_up_has_the_bits_of_one_that_was_not(tmp_path: Path, name: str) -> None:
-    run_ranks(f"JOBS = {json.dumps([{**TINY, **JOBS[name]}])!r}\n{ON_RANKS}", tmp_path, 4)
+    run_ranks(f"JOBS = {json.dumps([{**TINY, **JOBS[name]}])!r}\n{ON_RANKS}", tmp_path, 3)
 
 
 LEFT_OUT = launched("""

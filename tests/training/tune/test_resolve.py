@@ -62,6 +62,7 @@ def make_job(make_job: MakeJob) -> MakeJob:
     def make(**given: Any) -> Job:
         few = {
             "architecture": "small_cnn",
+            "architecture_args": {} if "architecture" in given else {"features": [8, 8, 8]},
             "class_subset": [0, 1],
             "batch_size": 32,
             "num_epochs": 1,
