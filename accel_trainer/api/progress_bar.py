@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from html import escape
+from importlib import import_module
 
 from accel_trainer.run.status import Status
 
@@ -43,9 +44,7 @@ def _at_terminal(name: str) -> Iterator[Show]:
 
 def _in_notebook(name: str) -> Show:
     """One output that changes, as every notebook can show it; rich needs ipywidgets, and leaves nothing in the file."""
-    from IPython.display import display
-
-    handle = display(_output(name, None, 0, ""), raw=True, display_id=True)  # type: ignore[no-untyped-call]
+    handle = import_module("IPython.display").display(_output(name, None, 0, ""), raw=True, display_id=True)
 
     def show(status: Status) -> None:
         output = _output(_description(name, status), _steps(status), _steps_done(status), _scores(status))
