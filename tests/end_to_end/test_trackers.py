@@ -1,13 +1,13 @@
 """A real training that is killed twice with all its processes: what its trackers have in the end."""
 
 import json
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
+from faults.fork_server import ForkServer
 from helpers import kill_tree, wait_until, write_job
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from wandb_files import records_of_wandb
@@ -15,19 +15,24 @@ from wandb_files import records_of_wandb
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.performance import read_performance
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("unplotted")]
 EPOCHS, EVERY = 6, 2
-COMMAND = "import sys; from accel_trainer import train; train(sys.argv[1], cpu=True, progress=False)"
+SCRIPT = "import sys; from accel_trainer import train; train(sys.argv[1], cpu=True, progress=False)"
 
 
-def start(job: Path) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([sys.executable, "-c", COMMAND, str(job)])
+def train(server: ForkServer, job: Path) -> list[int]:
+    return server.script(SCRIPT, [str(job)], job.with_suffix(".log"), processes=1)
 
 
-def kill_after(epochs: int, process: subprocess.Popen[bytes], run: RunFolder) -> None:
-    wait_until(lambda: len(read_performance(run)) >= 2 * epochs or process.poll() is not None)
-    kill_tree(process.pid)
-    process.wait()
+def train_and_kill(server: ForkServer, job: Path, run: RunFolder, epochs: int) -> None:
+    """With all its processes, after so many epochs."""
+    attempt = Thread(target=train, args=(server, job))
+    attempt.start()
+    wait_until(lambda: len(read_performance(run)) >= 2 * epochs or not attempt.is_alive())
+    assert attempt.is_alive()
+    for pid in server.forked:
+        kill_tree(pid)
+    attempt.join()
 
 
 def records_of(run: RunFolder) -> list[dict[str, Any]]:
@@ -36,14 +41,16 @@ def records_of(run: RunFolder) -> list[dict[str, Any]]:
     return [record for file in files for record in records_of_wandb(file, may_be_cut_off=True)]
 
 
-def test_each_epoch_and_each_step_is_there_once_after_two_kills_and_the_summary_is_of_all(tmp_path: Path) -> None:
+def test_each_epoch_and_each_step_is_there_once_after_two_kills_and_the_summary_is_of_all(
+    server: ForkServer, tmp_path: Path
+) -> None:
     run = RunFolder(tmp_path / "run")
     job = write_job(
         tmp_path / "job.json",
         architecture="small_cnn",
         architecture_args={"features": [8, 8, 8]},
         dataset="digits",
-        class_subset=[0, 1, 2],
+        class_subset=[0, 1],
         image_size=16,
         batch_size=64,
         num_epochs=EPOCHS,
@@ -55,8 +62,8 @@ def test_each_epoch_and_each_step_is_there_once_after_two_kills_and_the_summary_
         save_every_minutes=1e-4,
     )
     for epochs in (1, 3):
-        kill_after(epochs, start(job), run)
-    assert start(job).wait(timeout=240) == 0
+        train_and_kill(server, job, run, epochs)
+    assert train(server, job) == [0], job.with_suffix(".log").read_text()
     history, records = read_performance(run), records_of(run)
     assert [row.epoch for row in history if row.split == "val"] == list(range(1, EPOCHS + 1))
     rows = [record["history"]["item"] for record in records if record["type"] == "history"]
