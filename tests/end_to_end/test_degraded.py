@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from helpers import kill_tree, wait_until, write_job
@@ -10,10 +11,18 @@ from accel_trainer.measures.trials_file import read_trials
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.performance import read_performance
 
-CHEAP = {"class_subset": [0, 1, 2], "num_epochs": 1, "batch_size": 16, "image_size": 64}
+CHEAP: dict[str, Any] = {
+    "architecture": "small_cnn",
+    "architecture_args": {"features": [8, 8, 8]},
+    "image_size": 16,
+    "class_subset": [0, 1, 2],
+    "num_epochs": 1,
+    "batch_size": 8,
+}
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("notes_often")
 def test_an_evaluation_that_was_killed_goes_on_on_two_processes(cli, background, server):
     server.train(write_job(Path("job.json"), **CHEAP, model_dir=str(Path("run").absolute())))
     words = ("evaluate", "run", "--degrade", "noise", "blur", "--weights", "final")
@@ -27,7 +36,7 @@ def test_an_evaluation_that_was_killed_goes_on_on_two_processes(cli, background,
     again = cli(*words, "--json", "--name", "killed", "--num-processes", "2")
     assert again.returncode == 0, again.stderr
     first, second = json.loads(whole.stdout), json.loads(again.stdout)
-    assert second["computed"] < first["computed"]  # 0 where all answers were there at once, on a fast machine
+    assert 0 < second["computed"] < first["computed"]
     assert second["degraded_sha256"] == first["degraded_sha256"]
     tables = [Path("run/evaluations", name, "trials.parquet").read_bytes() for name in ("whole", "killed")]
     assert tables[0] == tables[1]
