@@ -258,7 +258,7 @@ def test_the_page_has_what_exactness_costs(tmp_path):
 @pytest.mark.slow
 def test_the_bare_loop_and_ours_do_the_same_work(tmp_path):
     """Else `race` raises Failed."""
-    work = Work(str(races.make_data(tmp_path)), num_epochs=1)
+    work = Work(str(races.make_data(tmp_path)), num_epochs=1, model_class="ClockedSmallCNN")
     everybody = {one.name: one for one in contestants.CONTESTANTS}
     for name in (loop.BARE, loop.OURS):
         assert races.race(everybody[name], work).first_step_s > 0

@@ -166,9 +166,15 @@ def test_peers_are_existing_scripts(tmp_path):
         assert scripts == ([] if one.is_ours else [str(BENCHMARKS / "peers/gpu_loop.py")])
 
 
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory):
+    """Where they are kept when they were made once, as between two calls of `make bench-gpu`."""
+    return tmp_path_factory.mktemp("photographs")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("processes", "who"), [(1, CONTESTANTS[1:3]), (2, (CONTESTANTS[0], CONTESTANTS[3]))])
-def test_everybody_is_measured_on_a_cpu(processes, who, tmp_path, monkeypatch):
+def test_everybody_is_measured_on_a_cpu(processes, who, photographs, tmp_path, monkeypatch):
     monkeypatch.setattr(gpu, "CONTESTANTS", who)
     output = tmp_path / "page.md"
     words = [
@@ -178,7 +184,7 @@ def test_everybody_is_measured_on_a_cpu(processes, who, tmp_path, monkeypatch):
         f"--processes={processes}",
         "--setting=channels_last, fast_kernels",
     ]
-    assert gpu.main([*words, f"--photographs={tmp_path / 'made'}", f"--output={output}"]) == 0
+    assert gpu.main([*words, f"--photographs={photographs}", f"--output={output}"]) == 0
     text = output.read_text()
     assert "failed" not in text
     rows = [line for line in text.splitlines() if line.startswith(tuple(f"| {one.name} |" for one in who))]

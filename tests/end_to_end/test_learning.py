@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from faults.fork_server import ForkServer
-from faults.site.injection import UNCHECKED_VARIABLE
+from faults.site.injection import UNCHECKED_VARIABLE, UNPLOTTED_VARIABLE
 from helpers import COMMAND, REPOSITORY
 from safetensors.torch import load_file
 
@@ -47,7 +47,7 @@ JOBS = {
         "architecture": "cornet_rt",
         "architecture_args": {"features": [32, 32, 64, 64], "return_cycles": "all"},
         "loss_cycle": -1,
-        "image_size": 48,
+        "image_size": 32,
         "batch_size": 32,
         **one_cycle(0.004, 5),
     },
@@ -103,6 +103,7 @@ def trained(server: ForkServer, tmp_path_factory: pytest.TempPathFactory) -> Pat
             **os.environ,
             "PYTHONPATH": os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "tests/faults/site")]),
             UNCHECKED_VARIABLE: "1",
+            UNPLOTTED_VARIABLE: "1",
         },
     )
     assert result.returncode == 0, result.stdout + result.stderr
