@@ -47,7 +47,7 @@ JOBS = {
         "architecture": "cornet_rt",
         "architecture_args": {"features": [32, 32, 64, 64], "return_cycles": "all"},
         "loss_cycle": -1,
-        "image_size": 32,
+        "image_size": 48,
         "batch_size": 32,
         **one_cycle(0.004, 5),
     },
