@@ -31,15 +31,15 @@ def home_elsewhere() -> Path | None:
 @contextmanager
 def at_home(arguments: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     """In this context the working folder is the one that the queue is in; the arguments of a verb, as they are to be
-    written there. Raises OSError where that folder is away."""
+    written there. Raises OSError, of the queue, where that folder is away."""
     here, queue = _here(), arguments.get("queue")
     home = _home(queue, here) if here is not None and isinstance(queue, Path) else None
     if here is None or home is None:
         yield arguments
         return
     moved = {name: _from(here, name, value) for name, value in arguments.items()}
+    on_disk(lambda: os.chdir(home), home)
     typed_in = _typed_in.set(here)
-    os.chdir(home)
     try:
         yield moved
     finally:
@@ -63,7 +63,7 @@ def _home(queue: Path, here: Path) -> Path | None:
         is_other = on_disk(lambda: home.is_dir() and os.access(home, os.X_OK) and not home.samefile(here), home)
     except OSError as error:
         if error.errno in PASSING:
-            raise
+            raise OSError(error.errno, error.strerror, str(queue)) from error
         return None
     return home if is_other else None
 
