@@ -111,7 +111,7 @@ def test_what_differs_has_a_column_for_each_run() -> None:
         ["architecture", "resnet18", "vgg11"],
         ["seed", "1", "2"],
     ]
-    assert compare("models/vgg11/vgg11-1", "--diff").stderr == "no parameter differs among 1 runs\n"
+    assert compare("models/vgg11/vgg11-1", "--diff").stderr == "no parameter differs among 1 run\n"
 
 
 def test_other_programs_get_all_digits_and_whole_names() -> None:
