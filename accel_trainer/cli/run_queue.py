@@ -133,8 +133,6 @@ def run_queue(
 
     if remembered := allow_for_jobs(queue, allow):
         echo(f"jobs may import {', '.join(remembered)} (`accel-train allow`)", err=True)
-    if (home := home_elsewhere()) is not None:
-        echo(f"relative paths in its jobs count from {home}, the folder that the queue is in", err=True)
     store, launch = _queue_to_run(queue), launch_options(config, num_processes, gpus, cpu=cpu)
     beside_slurm = {
         "--gpus": gpus,
@@ -149,6 +147,7 @@ def run_queue(
     if slurm:
         refuse_options(beside_slurm, "not with --slurm, which decides where and when a job runs")
         never_wait()
+        _begin(store)
         report_set_aside(SLURM)
         job_options = SlurmOptions(partition, time, gpus_per_job, nodes or 1, tuple(sbatch_arg or ()))
         _exit_with_outcome(hand_to_slurm(store, launch, job_options, retry_after, targets, watch=watch), queue)
@@ -162,6 +161,7 @@ def run_queue(
         _print_commands(store, launch, places, machine)
         return
     never_wait()
+    _begin(store)
     report_set_aside()
     gpus_in_use = _gpu_memory().occupied if wait_free else nobody_else
     options = RunnerOptions(launch, retry_after, reclaim_stale, start_ahead, gpus_in_use)
@@ -185,6 +185,16 @@ def _queue_to_run(folder: Path) -> QueueStore:
         if not typer.confirm(f"{missing}\nMake an empty one?"):
             raise typer.Exit(QUEUE_UNUSABLE)
     return QueueStore(folder)
+
+
+def _begin(store: QueueStore) -> None:
+    """Make what is missing of a queue's folders, and say from where the paths of its jobs count, if not from here.
+
+    Raises QueueUnusable.
+    """
+    store.create()
+    if (home := home_elsewhere()) is not None:
+        echo(f"relative paths in its jobs count from {home}, the folder that the queue is in", err=True)
 
 
 def _is_there(folder: Path) -> bool:
