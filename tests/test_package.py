@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from faults.site.injection import UNCHECKED_VARIABLE
 from helpers import REPOSITORY
 
 from accel_trainer import __version__
@@ -107,8 +108,9 @@ def installed(built, tmp_path) -> Callable[..., str]:
     call(sys.executable, "-m", "pip", "--python", python, "install", "--no-deps", "--no-index", built[0], cwd=tmp_path)
     (tmp_path / "elsewhere").mkdir()
 
-    def run(program: str, *words: object) -> str:
-        return call(environment / "bin" / program, *words, cwd=tmp_path / "elsewhere", WANDB_MODE="offline")
+    def run(program: str, *words: object, **variables: str) -> str:
+        place = tmp_path / "elsewhere"
+        return call(environment / "bin" / program, *words, cwd=place, WANDB_MODE="offline", **variables)
 
     return run
 
@@ -123,7 +125,8 @@ def test_the_wheel_does_all_outside_a_checkout(installed, tmp_path):
     (folder / "tiny.json").write_text(json.dumps({**job, "scheduler": None, "scheduler_args": None}))
     installed("accel-train", "add", "tiny.json")
     assert "--num_processes 2" in installed("accel-train", "run-queue", "--dry-run", "--config", "multi_cpu.yaml")
-    installed("accel-train", "run-queue", "--cpu")
+    unchecked = {"PYTHONPATH": str(REPOSITORY / "tests/faults/site"), UNCHECKED_VARIABLE: "1"}  # `add` has checked it
+    installed("accel-train", "run-queue", "--cpu", **unchecked)
     (row,) = json.loads(installed("accel-train", "compare", "models", "--json"))
     assert (row["job"], row["state"]) == ("tiny", "finished")
 

@@ -65,6 +65,7 @@ def test_the_page_is_read_whole():
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("unplotted")
 def test_every_command_of_the_page_does_what_it_says(own_environment):
     for split in ("train", "val"):
         for name in ("daisy", "tulip"):
