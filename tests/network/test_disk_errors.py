@@ -94,6 +94,7 @@ def test_a_verb_says_that_it_waits_for_a_disk_that_hangs(shared, background):
 def test_a_runner_says_that_it_waits_for_a_disk_that_hangs_and_goes_on(shared, background):
     (shared.server / "queue/a.json").unlink()
     process = background("run-queue", "--cpu", "--watch", "--queue", shared.folder / "queue")
+    assert process.stdout.readline().startswith("relative paths in its jobs count from ")
     process.stdout.readline()  # it has begun
     shared.obey(hang=True)
     lines = iter(process.stdout.readline, "")
