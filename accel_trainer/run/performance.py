@@ -27,7 +27,7 @@ _EPOCH, _NUMBER = re.compile(r"[0-9]{1,15}").fullmatch, re.compile(r"[-+.0-9eE]{
 _NUMBERS = re.compile(r"[-+.0-9eE]{1,40}(?:,[-+.0-9eE]{1,40})*").fullmatch
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class PerformanceRow:
     """What was measured in one pass over a split, after or during an epoch.
 
