@@ -35,6 +35,16 @@ QUICK_JOB: dict[str, Any] = {
 COMMAND = [sys.executable, "-m", "accel_trainer.cli"]
 
 
+# Of a job that is trained to be evaluated: an epoch on three digits.
+THREE_CLASSES: dict[str, Any] = {
+    "architecture": "small_cnn",
+    "architecture_args": {"features": [8, 8, 8]},
+    "image_size": 16,
+    "class_subset": [0, 1, 2],
+    "num_epochs": 1,
+}
+
+
 def write_job(path: Path, **changes: Any) -> Path:
     """A quick job with some parameters changed; those set to None are left out."""
     job = {key: value for key, value in {**QUICK_JOB, **changes}.items() if value is not None}

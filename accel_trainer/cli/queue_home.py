@@ -72,8 +72,8 @@ def _from(here: Path, name: str, value: Any) -> Any:
     """An argument that means a file or folder of `here`, by its absolute path."""
     if isinstance(value, list):
         return [_from(here, name, one) for one in value]
+    is_path = isinstance(value, Path)
     if name in FILES_OR_NAMES:
-        looks_like_a_path = isinstance(value, Path) or (isinstance(value, str) and ("/" in value or ".json" in value))
-        if not looks_like_a_path or not os.path.lexists(here / value):
-            return value
-    return type(value)(str(here / value)) if isinstance(value, Path) or name in FILES_OR_NAMES else value
+        looks_like_one = is_path or (isinstance(value, str) and ("/" in value or ".json" in value))
+        is_path = looks_like_one and os.path.lexists(here / value)
+    return type(value)(here / value) if is_path else value

@@ -147,7 +147,7 @@ def run_queue(
     if slurm:
         refuse_options(beside_slurm, "not with --slurm, which decides where and when a job runs")
         never_wait()
-        _begin(store)
+        _say_where_paths_count(store)
         report_set_aside(SLURM)
         job_options = SlurmOptions(partition, time, gpus_per_job, nodes or 1, tuple(sbatch_arg or ()))
         _exit_with_outcome(hand_to_slurm(store, launch, job_options, retry_after, targets, watch=watch), queue)
@@ -161,7 +161,7 @@ def run_queue(
         _print_commands(store, launch, places, machine)
         return
     never_wait()
-    _begin(store)
+    _say_where_paths_count(store)
     report_set_aside()
     gpus_in_use = _gpu_memory().occupied if wait_free else nobody_else
     options = RunnerOptions(launch, retry_after, reclaim_stale, start_ahead, gpus_in_use)
@@ -187,13 +187,10 @@ def _queue_to_run(folder: Path) -> QueueStore:
     return QueueStore(folder)
 
 
-def _begin(store: QueueStore) -> None:
-    """Make what is missing of a queue's folders, and say from where the paths of its jobs count, if not from here.
-
-    Raises QueueUnusable.
-    """
-    store.create()
+def _say_where_paths_count(store: QueueStore) -> None:
+    """Say of a queue that can be used from where its jobs' paths count, if not from here. Raises QueueUnusable."""
     if (home := home_elsewhere()) is not None:
+        store.create()
         echo(f"relative paths in its jobs count from {home}, the folder that the queue is in", err=True)
 
 

@@ -75,8 +75,10 @@ class _Table:
         self.scores = [(n, place) for n, place in places.items() if n not in FIRST_COLUMNS + LAST_COLUMNS]
 
     def rows(self, lines: Sequence[Sequence[str]]) -> list[PerformanceRow]:
-        """Those of the lines, column by column, which takes a third of the time. A score that was not measured is left
-        out. Raises ValueError."""
+        """Those of the lines, column by column, which is faster. A score that was not measured is left out.
+
+        Raises ValueError.
+        """
         for line in lines:
             if len(line) != self.width:
                 raise ValueError(f"{len(line)} of {self.width} columns")

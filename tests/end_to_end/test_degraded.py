@@ -5,18 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import kill_tree, wait_until, write_job
+from helpers import THREE_CLASSES, kill_tree, wait_until, write_job
 
 from accel_trainer.measures.trials_file import read_trials
 from accel_trainer.run.folder import RunFolder
 from accel_trainer.run.performance import read_performance
 
 CHEAP: dict[str, Any] = {
-    "architecture": "small_cnn",
-    "architecture_args": {"features": [8, 8, 8]},
-    "image_size": 16,
-    "class_subset": [0, 1, 2],
-    "num_epochs": 1,
+    **THREE_CLASSES,
     "batch_size": 8,
 }
 
